@@ -1,0 +1,41 @@
+# `make` alone lists what there is.
+.DEFAULT_GOAL := help
+UV := .tools/uv/bin/uv
+RUN := $(UV) run --no-sync
+
+help:  ## list the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: .venv/ready  ## install what is missing: the environment, and where none is reachable a Docker engine
+	@scripts/engine
+
+up: setup  ## run the whole system in the foreground; Ctrl-C stops it
+	@exec .venv/bin/samebits up
+
+demo: setup  ## run the main job once, end to end, and check that all of it held
+	@.venv/bin/samebits demo
+
+test: setup check  ## run every test
+	@$(RUN) python -m tests.everything
+
+check: .venv/ready  ## ruff, mypy, import-linter and the fast tests
+	@$(RUN) ruff format --check --quiet .
+	@$(RUN) ruff check --quiet .
+	@$(RUN) mypy
+	@$(RUN) lint-imports --no-logo
+	@$(RUN) pytest --quiet tests/domain
+
+apply: .venv/ready  ## apply prefect.yaml to the running system
+	@.venv/bin/samebits apply
+
+clean:  ## remove the environment and the tools, not the data
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/ready: pyproject.toml uv.lock $(UV)
+	@$(UV) sync --locked --quiet
+	@touch $@
+
+$(UV):
+	@scripts/uv .tools/uv
+
+.PHONY: help setup up demo test check apply clean

@@ -1,0 +1,13 @@
+"""Every block type.
+
+Importing this module registers the block types: the entry point `prefect.collections` in
+pyproject.toml names it, so a Prefect server offers them in its UI without a further command.
+"""
+
+from blocks.channel import SlackChannel
+from blocks.docker_stack import DockerStack
+from blocks.engine import DockerHost
+from blocks.registry import Registry
+from blocks.repository import GitHubRepository
+
+__all__ = ["DockerHost", "DockerStack", "GitHubRepository", "Registry", "SlackChannel"]

@@ -1,0 +1,222 @@
+"""Containers that stay: versions of a service, the traffic switch, the embedded registry."""
+
+import http
+import io
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import docker.errors
+from docker.types import IPAMConfig, IPAMPool, LogConfig
+
+from blocks.engine.connection import Connection
+from blocks.engine.faults import engine_faults
+from domain.errors import LOG_TAIL_LINES, EngineRefused
+
+_MOST_LINE = 2000
+_KEEP = {"Name": "unless-stopped"}
+_LOG = LogConfig(type="json-file", config={"max-size": "20m", "max-file": "2"})
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container as it is now."""
+
+    id: str
+    name: str
+    running: bool
+    exit_code: int
+    image_id: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    created: str = ""
+    kept: bool = False
+    """Whether it is started again when it ends: a version that has served is"""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A container that is to stay."""
+
+    name: str
+    image: str
+    labels: Mapping[str, str]
+    network: str | None = None
+    address: str | None = None
+    """Fixed address in the network"""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    ports: Mapping[int, tuple[str, int]] = field(default_factory=dict)
+    """Port inside to address and port on the host"""
+    volumes: Mapping[str, str] = field(default_factory=dict)
+    """Name of a volume to its path inside"""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """Path inside to content, laid there before it starts"""
+    memory_mib: int | None = None
+    keep: bool = True
+    """Whether it is started again when it ends, or when the engine restarts"""
+
+
+class Containers(Connection):
+    """Starting, watching and ending containers."""
+
+    def network(
+        self, name: str, labels: Mapping[str, str], *, fixed: bool = False, talk: bool = True
+    ) -> None:
+        """Make sure that a bridge network of this name exists.
+
+        `fixed`: addresses can be given by hand. Without `talk` its containers reach the outside,
+        but not each other.
+        """
+        options = {"com.docker.network.bridge.enable_icc": str(talk).lower()}
+        common: dict[str, Any] = {"labels": dict(labels), "options": options}
+        with engine_faults(f"creating the network {name}"):
+            if self._docker.networks.list(names=[f"^{name}$"]):
+                return
+            try:
+                made = self._docker.networks.create(name, check_duplicate=True, **common)
+            except docker.errors.APIError as error:
+                if error.status_code != http.HTTPStatus.CONFLICT:
+                    raise
+                return  # another run was quicker
+            if fixed:
+                # Fixed addresses need a subnet that was asked for; the engine picks a free one.
+                made.reload()
+                pool = IPAMPool(subnet=made.attrs["IPAM"]["Config"][0]["Subnet"])
+                made.remove()
+                self._docker.networks.create(name, ipam=IPAMConfig(pool_configs=[pool]), **common)
+
+    def subnet(self, network: str) -> str:
+        """The subnet of a network, e.g. 172.20.0.0/16."""
+        with engine_faults(f"inspecting the network {network}"):
+            return str(self._docker.networks.get(network).attrs["IPAM"]["Config"][0]["Subnet"])
+
+    def address(self, name: str) -> str:
+        """The address of a container in its network."""
+        with engine_faults(f"inspecting {name}"):
+            networks = self._docker.containers.get(name).attrs["NetworkSettings"]["Networks"]
+        return str(next(iter(networks.values()))["IPAddress"])
+
+    def create(self, service: Service) -> str:
+        """Create a container and start it; returns its ID."""
+        networking = None
+        if service.network:
+            endpoint = self._docker.api.create_endpoint_config(ipv4_address=service.address)
+            networking = {service.network: endpoint}
+        with engine_faults(f"starting {service.name}"):
+            container = self._docker.containers.create(
+                service.image,
+                name=service.name,
+                labels=dict(service.labels),
+                environment=dict(service.environment),
+                network=service.network,
+                networking_config=networking,
+                ports={f"{inside}/tcp": at for inside, at in service.ports.items()},
+                volumes={v: {"bind": at, "mode": "rw"} for v, at in service.volumes.items()},
+                restart_policy=_KEEP if service.keep else None,
+                security_opt=["no-new-privileges"],
+                log_config=_LOG,
+                mem_limit=f"{service.memory_mib}m" if service.memory_mib else None,
+            )
+            try:
+                for path, content in service.files.items():
+                    folder, _, file = path.rpartition("/")
+                    container.put_archive(folder, _tar_of(file, content))
+                container.start()
+            except BaseException:
+                container.remove(force=True)
+                raise
+        return str(container.id)
+
+    def keep(self, name: str) -> None:
+        """Have a container started again when it ends or the engine restarts."""
+        with engine_faults(f"keeping {name}"):
+            self._docker.containers.get(name).update(restart_policy=_KEEP)
+
+    def containers(self, labels: Mapping[str, str]) -> list[Container]:
+        """The containers that carry these labels, oldest first."""
+        wanted = [f"{name}={value}" for name, value in labels.items()]
+        with engine_faults("listing containers"):
+            found = self._docker.containers.list(all=True, filters={"label": wanted})
+            return sorted((_seen(c) for c in found), key=lambda c: c.created)
+
+    def container(self, name: str) -> Container | None:
+        """A container by name or ID, None where there is none."""
+        try:
+            with engine_faults(f"looking for the container {name}"):
+                return _seen(self._docker.containers.get(name))
+        except EngineRefused as error:
+            if isinstance(error.__cause__, docker.errors.NotFound):
+                return None
+            raise
+
+    def execute(self, name: str, command: Sequence[str]) -> tuple[int, str]:
+        """Run a command in a running container; returns its exit code and its output."""
+        with engine_faults(f"running a command in {name}"):
+            code, output = self._docker.containers.get(name).exec_run(list(command))
+        return int(code), output.decode(errors="replace")
+
+    def tail(self, name: str, lines: int = LOG_TAIL_LINES) -> list[str]:
+        """The last lines of a container's log."""
+        with engine_faults(f"reading the log of {name}"):
+            output = self._docker.containers.get(name).logs(tail=lines)
+        return [line[:_MOST_LINE] for line in output.decode(errors="replace").splitlines()]
+
+    def start(self, name: str) -> None:
+        """Start a stopped container; one that runs is fine."""
+        with engine_faults(f"starting {name}"):
+            self._docker.containers.get(name).start()
+
+    def rename(self, name: str, other: str) -> None:
+        """Give a container another name."""
+        with engine_faults(f"renaming {name}"):
+            self._docker.containers.get(name).rename(other)
+
+    def stop(self, name: str, grace_seconds: int = 10) -> None:
+        """Ask a container to end, and kill it after the grace."""
+        with engine_faults(f"stopping {name}"):
+            self._docker.containers.get(name).stop(timeout=grace_seconds)
+
+    def remove(self, name: str) -> None:
+        """Remove a container, running or not; one that is not there is fine."""
+        try:
+            with engine_faults(f"removing {name}"):
+                self._docker.api.remove_container(name, v=True, force=True)
+        except EngineRefused as error:
+            if not isinstance(error.__cause__, docker.errors.NotFound):
+                raise
+
+    def remove_network(self, name: str) -> None:
+        """Remove a network; one that is not there is fine."""
+        with engine_faults(f"removing the network {name}"):
+            for network in self._docker.networks.list(names=[f"^{name}$"]):
+                network.remove()
+
+    def remove_volume(self, name: str) -> None:
+        """Remove a volume; one that is not there is fine."""
+        with engine_faults(f"removing the volume {name}"):
+            for volume in self._docker.volumes.list(filters={"name": name}):
+                if volume.name == name:
+                    volume.remove()
+
+
+def _seen(container: Any) -> Container:
+    state = container.attrs["State"]
+    return Container(
+        id=container.id,
+        name=container.name,
+        running=bool(state["Running"]),
+        exit_code=int(state["ExitCode"]),
+        image_id=container.attrs["Image"],
+        labels=container.attrs["Config"]["Labels"] or {},
+        created=container.attrs["Created"],
+        kept=container.attrs["HostConfig"]["RestartPolicy"]["Name"] == _KEEP["Name"],
+    )
+
+
+def _tar_of(name: str, content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = len(content), 0o644
+        tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()

@@ -1,0 +1,8 @@
+"""One Docker engine, whole."""
+
+from blocks.engine.images import Images
+from blocks.engine.sandbox import Sandbox
+
+
+class Engine(Images, Sandbox):
+    """One Docker engine: its images, the containers that stay, and the sandbox for tests."""

@@ -1,0 +1,85 @@
+"""What can go wrong at the engine, as named errors."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import docker.errors
+import requests.exceptions
+import urllib3.exceptions
+
+from domain.errors import (
+    DiskFull,
+    EngineRefused,
+    EngineUnavailable,
+    RegistryRefused,
+    RegistryUnavailable,
+    SamebitsError,
+)
+from domain.names import one_line
+
+_AWAY = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
+_REFUSED = re.compile(
+    r"unauthorized|authentication required|no basic auth|denied|forbidden|\b40[13]\b", re.IGNORECASE
+)
+_PASSING = re.compile(
+    r"\b50[0234]\b|\b429\b|connection re(?:set|fused)|EOF|i/o timeout|no such host"
+    r"|TLS handshake|toomanyrequests|received unexpected HTTP status|request canceled"
+    r"|blob upload unknown"
+    r"|deadline exceeded|network is unreachable|use of closed network connection",
+    re.IGNORECASE,
+)
+
+
+@contextmanager
+def engine_faults(doing: str) -> Iterator[None]:
+    """Turn what the SDK raises while `doing` something into an error of ours."""
+    try:
+        yield
+    except docker.errors.APIError as error:
+        raise engine_error(doing, str(error.explanation or error)) from error
+    except docker.errors.DockerException as error:
+        raise _unavailable(doing, error) from error
+    except _AWAY as error:
+        # An engine that is killed in the middle surfaces as urllib3's ProtocolError.
+        raise _unavailable(doing, error) from error
+
+
+def engine_error(doing: str, message: str) -> SamebitsError:
+    """The error for a message of the engine itself."""
+    if "no space left on device" in message.lower():
+        return DiskFull(
+            f"No space was left while {doing}.",
+            why=one_line(message, 300),
+            hint="Free space on the engine's disk (see docker system df), then retry.",
+        )
+    return EngineRefused(f"The Docker engine refused {doing}.", why=one_line(message, 500))
+
+
+def push_error(reference: str, message: str) -> SamebitsError:
+    """The error for a line of a push or pull stream, whose faults are the registry's."""
+    if "no space left on device" in message.lower():
+        return engine_error(f"moving {reference}", message)
+    # The name of an image is no part of what went wrong with it.
+    said = message.replace(reference, "")
+    if _PASSING.search(said):
+        return RegistryUnavailable(
+            f"The registry did not take or give {reference}.", why=one_line(message, 300)
+        )
+    if _REFUSED.search(said):
+        return RegistryRefused(
+            f"The registry refused {reference}.",
+            why=one_line(message, 300),
+            hint="Check user, password and permissions in the registry's block.",
+        )
+    return RegistryRefused(
+        f"The registry refused {reference}.", why=one_line(message, 300), hint="See its log."
+    )
+
+
+def _unavailable(doing: str, error: Exception) -> EngineUnavailable:
+    return EngineUnavailable(
+        f"The Docker engine went away or does not answer (while {doing}).",
+        why=one_line(f"{type(error).__name__}: {error}", 300),
+        hint="Check that it runs: docker info.",
+    )

@@ -1,0 +1,61 @@
+"""Loading blocks by name, with a message that helps where one is missing."""
+
+import logging
+from typing import TypeVar, cast
+
+from prefect.blocks.core import Block
+from prefect.client.orchestration import PrefectClient
+from prefect.exceptions import ObjectNotFound
+
+from domain.errors import UnknownBlock
+from domain.names import one_line
+
+AnyBlock = TypeVar("AnyBlock", bound=Block)
+log = logging.getLogger("samebits.blocks")
+
+
+def load(kind: type[AnyBlock], name: str) -> AnyBlock:
+    """The block of this kind and name. Raises UnknownBlock where there is none, or it is broken.
+
+    Blocks are loaded by name where they are needed: a block that is passed as a parameter would be
+    stored with its secrets masked.
+    """
+    slug = kind.get_block_type_slug()
+    try:
+        return cast("AnyBlock", kind.load(name, validate=True, _sync=True))  # type: ignore[call-arg]
+    except (ValueError, RuntimeError) as error:
+        raise _broken(slug, name, error) from error
+
+
+async def load_if_there(client: PrefectClient, kind: type[AnyBlock], name: str) -> AnyBlock | None:
+    """The block of this kind and name, None where there is none; UnknownBlock if it is broken."""
+    slug = kind.get_block_type_slug()
+    try:
+        document = await client.read_block_document_by_name(name, slug)
+        return kind._from_block_document(document)  # noqa: SLF001 - as load() does
+    except ObjectNotFound:
+        return None
+    except ValueError as error:
+        raise _broken(slug, name, error) from error
+
+
+async def load_all(client: PrefectClient, kind: type[AnyBlock]) -> dict[str, AnyBlock]:
+    """Every block of a kind, by name; one that cannot be read is left out, and logged."""
+    found: dict[str, AnyBlock] = {}
+    documents = await client.read_block_documents_by_type(
+        kind.get_block_type_slug(), include_secrets=True
+    )
+    for document in documents:
+        try:
+            found[document.name or ""] = kind._from_block_document(document)  # noqa: SLF001 - as load() does
+        except ValueError as error:
+            log.error("block %s: %s", document.name, one_line(str(error), 200))  # noqa: TRY400
+    return found
+
+
+def _broken(slug: str, name: str, error: Exception) -> UnknownBlock:
+    return UnknownBlock(
+        f"The block {slug}/{name} cannot be loaded.",
+        why=one_line(str(error), 200),
+        hint="Create or correct it in the Prefect UI, under Blocks.",
+    )

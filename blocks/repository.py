@@ -1,0 +1,258 @@
+"""The room of git: a repository on GitHub, seen through a mirror on this host."""
+
+import base64
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import IO, ClassVar
+from urllib.parse import urlsplit, urlunsplit
+
+import git
+from filelock import FileLock
+from prefect.blocks.core import Block
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from blocks.home import data_home
+from domain.commit import ANY_BRANCH, Commit
+from domain.errors import (
+    BadInput,
+    CommitNotFound,
+    CommitNotOnBranch,
+    DiskFull,
+    RepositoryRefused,
+    RepositoryUnreachable,
+    SamebitsError,
+)
+from domain.names import checked_name, is_sha, one_line
+
+_AWAY = re.compile(
+    r"timed out|Connection (?:refused|reset|closed)|Could not resolve|Network is unreachable"
+    r"|early EOF|error: 5\d\d",
+    re.IGNORECASE,
+)
+_REFUSED = re.compile(
+    r"Authentication failed|could not read (?:Username|Password)|not found|error: 40[13]"
+    r"|Permission denied|does not appear to be a git repository",
+    re.IGNORECASE,
+)
+_TIMEOUT_SECONDS = 300
+# What `git archive` writes is the commit, whole: its own attributes could leave files out of it.
+_ATTRIBUTES = "* -export-ignore -export-subst\n"
+_FETCH = ("git", "fetch", "--quiet", "--prune", "--no-tags", "--no-recurse-submodules")
+
+
+class Revision(BaseModel):
+    """A commit that was looked up in git."""
+
+    model_config = ConfigDict(frozen=True)
+
+    commit: Commit
+    tree: str
+    """git's name of the content: 40 hexadecimal digits"""
+    committed: str
+    """The commit's own time, UTC, ISO 8601"""
+
+
+class GitHubRepository(Block):
+    """A repository whose commits are built, tested and deployed."""
+
+    _block_type_name = "Samebits: GitHub repository"
+    _block_type_slug = "samebits-repository"
+    _description = "A repository on GitHub: where commits come from."
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    url: str = Field(
+        description="URL to clone from: https, ssh, or a path on this host",
+        examples=["https://github.com/my-team/my-service.git"],
+    )
+    token: SecretStr | None = Field(
+        default=None,
+        description="Token that may read the repository (contents: read); none for a public one",
+        examples=["github_pat_…"],
+    )
+    webhook_secret: SecretStr = Field(
+        min_length=8,
+        description="Secret of the webhook; the same as in the webhook's settings on GitHub",
+        examples=["a long random text"],
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _known_protocol(cls, url: str) -> str:
+        if url.startswith("-") or _protocol(url) not in ("https", "ssh", "file"):
+            raise ValueError("give an https:// or ssh:// URL, git@host:path, or an absolute path")
+        if urlsplit(url).password:
+            raise ValueError("put the token into the field for it, not into the URL")
+        return url
+
+    @property
+    def public_url(self) -> str:
+        """The URL without a user, as it may be shown."""
+        if "://" not in self.url:
+            return self.url
+        parts = urlsplit(self.url)
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+    def commit_url(self, sha: str) -> str:
+        """Where a person can look at a commit; empty for one that has no web page."""
+        if not self.url.startswith("https://") or not is_sha(sha):
+            return ""
+        return f"{self.public_url.removesuffix('.git')}/commit/{sha}"
+
+    def find(self, commit: Commit) -> Revision:
+        """Fetch, and look the commit up on its branch; an empty SHA is the branch's head.
+
+        Raises CommitNotFound or CommitNotOnBranch where it was pushed away.
+        """
+        if commit.branch == ANY_BRANCH:
+            raise BadInput("No branch was given.", hint="Name the branch to build.")
+        with self._mirror(commit.repository) as mirror:
+            self._fetch(mirror)
+            head = _head(mirror, commit.branch)
+            sha = commit.sha or head
+            if not head:
+                raise CommitNotOnBranch(
+                    f"The branch {commit.branch} is gone, and commit {commit.short_sha} with it.",
+                    hint="If it is wanted after all, push it again and retry this run.",
+                )
+            if not _has(mirror, sha):
+                raise CommitNotFound(
+                    f"There is no commit {sha} in {self.public_url}.",
+                    why="It was never pushed, or was force-pushed away.",
+                    hint=f"The branch {commit.branch} is at {head[:8]} now.",
+                )
+            if not mirror.is_ancestor(mirror.commit(sha), mirror.commit(head)):
+                raise CommitNotOnBranch(
+                    f"Commit {sha[:8]} is no longer on {commit.branch}.",
+                    why=f"The branch was force-pushed and is at {head[:8]} now.",
+                    hint="If it is wanted after all, push it again and retry this run.",
+                )
+            return _revision(mirror.commit(sha), commit)
+
+    @contextmanager
+    def archive(self, name: str, sha: str) -> Iterator[IO[bytes]]:
+        """A seekable tar of exactly that commit (`git archive`)."""
+        with tempfile.TemporaryFile() as tar:
+            with self._mirror(name) as mirror, _git_faults(self.public_url):
+                mirror.archive(tar, sha, format="tar")
+            tar.seek(0)
+            yield tar
+
+    @contextmanager
+    def _mirror(self, name: str) -> Iterator[git.Repo]:
+        """The bare mirror of this repository, locked: fetches of one mirror take turns."""
+        path = data_home() / "mirrors" / f"{checked_name(name)}.git"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"), _git_faults(self.public_url):
+            # Making one that is there is nothing; one that a kill left half made is mended.
+            mirror = git.Repo.init(path, bare=True)
+            (path / "info").mkdir(exist_ok=True)
+            (path / "info" / "attributes").write_text(_ATTRIBUTES)
+            with mirror, mirror.git.custom_environment(**self._environment()):
+                yield mirror
+
+    def _fetch(self, mirror: git.Repo) -> None:
+        with _git_faults(self.public_url):
+            mirror.git.execute(
+                [*_FETCH, "--", self.url, "+refs/heads/*:refs/heads/*"],
+                kill_after_timeout=_TIMEOUT_SECONDS,
+            )
+
+    def _environment(self) -> dict[str, str]:
+        """Git without the host's configuration, hooks and prompts; the token never in arguments."""
+        config = {"core.hooksPath": "/dev/null", "gc.auto": "0"}
+        if self.token and self.url.startswith("https://"):
+            login = f"x-access-token:{self.token.get_secret_value()}".encode()
+            header = f"Authorization: Basic {base64.b64encode(login).decode()}"
+            config[f"http.{self.public_url}.extraHeader"] = header
+        environment = {
+            "GIT_CONFIG_GLOBAL": "/dev/null",
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_ALLOW_PROTOCOL": _protocol(self.url),
+            "GIT_CONFIG_COUNT": str(len(config)),
+        }
+        for number, (key, value) in enumerate(config.items()):
+            environment |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+        return environment
+
+
+def _protocol(url: str) -> str:
+    if "://" in url:
+        return url.partition("://")[0]
+    if url.startswith("/"):
+        return "file"
+    return "ssh" if re.match(r"[\w.-]+@[\w.-]+:", url) else ""
+
+
+def _head(mirror: git.Repo, branch: str) -> str:
+    reference = f"refs/heads/{branch}"
+    line = mirror.git.execute(["git", "for-each-ref", "--format=%(objectname)", "--", reference])
+    return str(line).partition("\n")[0]
+
+
+def _has(mirror: git.Repo, sha: str) -> bool:
+    status, *_ = mirror.git.execute(
+        ["git", "cat-file", "-e", f"{sha}^{{commit}}"],
+        with_extended_output=True,
+        with_exceptions=False,
+    )
+    return status == 0
+
+
+def _revision(found: git.Commit, asked: Commit) -> Revision:
+    subject = (
+        found.message if isinstance(found.message, str) else found.message.decode(errors="replace")
+    )
+    return Revision(
+        commit=Commit(
+            repository=asked.repository,
+            branch=asked.branch,
+            sha=found.hexsha,
+            subject=one_line(subject),
+            author=one_line(found.author.name or ""),
+        ),
+        tree=found.tree.hexsha,
+        committed=_time(found.committed_date),
+    )
+
+
+def _time(seconds: int) -> str:
+    """ISO 8601, UTC; a commit may claim any time, also one that no calendar has."""
+    latest = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+    return datetime.fromtimestamp(min(max(seconds, 0), latest), UTC).isoformat()
+
+
+@contextmanager
+def _git_faults(url: str) -> Iterator[None]:
+    try:
+        yield
+    except git.GitCommandError as error:
+        raise _git_error(url, str(error.stderr or error)) from None
+    except git.GitError as error:
+        raise DiskFull(
+            f"The mirror of {url} is broken.",
+            why=one_line(f"{type(error).__name__}: {error}", 200),
+            hint="Remove its folder under `mirrors` in the data folder, then retry.",
+        ) from error
+    except OSError as error:
+        raise DiskFull(
+            f"The mirror of {url} cannot be written.",
+            why=one_line(str(error), 200),
+            hint="Check space and permissions of the data folder.",
+        ) from error
+
+
+def _git_error(url: str, stderr: str) -> SamebitsError:
+    why = one_line(stderr.strip().removeprefix("stderr:").strip(" '\n"), 300)
+    if "No space left" in stderr:
+        return DiskFull(f"No space is left for the mirror of {url}.", why=why, hint="Free space.")
+    if _REFUSED.search(stderr) and not _AWAY.search(stderr):
+        return RepositoryRefused(
+            f"{url} cannot be read.",
+            why=why,
+            hint="Check URL and token in the repository's block.",
+        )
+    return RepositoryUnreachable(f"{url} does not answer.", why=why)

@@ -1,0 +1,177 @@
+"""The announcer: the channel is told how each run stands, by one message that is kept up to date.
+
+It does not follow hooks, which a killed process never runs, but compares: the message that a run's
+state calls for, and the one that the channel was last told. So each end is told, if late, whatever
+died in between; and nothing here can change a run's result.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.events.clients import get_events_subscriber
+from prefect.events.filters import EventFilter, EventNameFilter
+
+from blocks.channel import Channel
+from blocks.prefect_api import REDEPLOY, prefect_api, read_runs, read_runs_by_id, read_steps
+from deployments.inbox import Inbox, Told
+from deployments.receiver import Repositories
+from deployments.reports import report_of
+from domain.errors import MessageRefused, SamebitsError
+from domain.message import Message, RunReport, message_of
+
+_LOOK_BACK = timedelta(days=2)
+_COMPARE_SECONDS = 30.0
+_RETRY_SECONDS = 5.0
+_MOST_RETRY_SECONDS = 60.0
+_GATHER_SECONDS = 0.1
+_REFUSED_SECONDS = 600.0
+_SETTLED_AFTER = timedelta(minutes=1)
+"""After its end, Prefect still writes down how the steps of a run ended."""
+log = logging.getLogger("samebits.announcer")
+
+
+class Announcer:
+    """Keeps the channel's messages true."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        created: "asyncio.Queue[UUID]",
+        channel: Callable[[PrefectClient], Awaitable[Channel]],
+        repositories: Callable[[], Awaitable[Repositories]],
+        api: Callable[[], AbstractAsyncContextManager[PrefectClient]] = prefect_api,
+    ) -> None:
+        self._inbox, self._created = inbox, created
+        self._channel, self._repositories, self._api = channel, repositories, api
+        self._settled: dict[UUID, UUID | None] = {}
+        self._refused: dict[UUID, float] = {}
+
+    async def run(self) -> None:
+        """Tell for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listen())
+            group.create_task(self._tell_for_ever())
+
+    async def _tell_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        due, pause = loop.time(), _RETRY_SECONDS
+        while True:
+            ids = await self._next_ids(max(due - loop.time(), 0))
+            everything = loop.time() >= due
+            try:
+                await self.tell(ids, everything=everything)
+            except SamebitsError as error:
+                log.warning("the channel waits: %s", error)
+                await asyncio.sleep(pause)
+                due, pause = loop.time(), min(pause * 2, _MOST_RETRY_SECONDS)
+            else:
+                due, pause = loop.time() + _COMPARE_SECONDS if everything else due, _RETRY_SECONDS
+
+    async def tell(self, ids: set[UUID], *, everything: bool) -> None:
+        """Bring the messages of these runs up to date; with `everything`, those of all runs that
+        are recent, or whose end was not told.
+
+        Raises ServerUnavailable, ChannelUnavailable or ChannelRefused; what was not told then is
+        told by a later call.
+        """
+        async with self._api() as client:
+            runs = await self._read(client, ids, everything=everything)
+            channel = await self._channel(client)
+            redeploys = {f.id for f in await client.read_flows() if f.name == REDEPLOY}
+            for run in runs:
+                report = await self._report(client, run, redeploy=run.flow_id in redeploys)
+                await self._tell_run(channel, run, report)
+
+    async def _read(
+        self, client: PrefectClient, ids: set[UUID], *, everything: bool
+    ) -> list[FlowRun]:
+        """The runs that may have news, in the order in which they were created.
+
+        Each is written down before it is told, so that it is told however long the channel is away.
+        """
+        not_ended = {UUID(run_id) for run_id in self._inbox.not_ended()} if everything else set()
+        found = await read_runs_by_id(client, list(ids | not_ended))
+        for deleted in not_ended - {run.id for run in found}:
+            self._inbox.forget_told(str(deleted))
+        if everything:
+            found += await read_runs(client, datetime.now(UTC) - _LOOK_BACK)
+        runs = {run.id: run for run in found if not self._is_settled(run)}
+        for run_id in runs:
+            if not self._inbox.told(str(run_id)):
+                self._inbox.keep_told(Told(str(run_id)))
+        return sorted(runs.values(), key=lambda run: str(run.created))
+
+    def _is_settled(self, run: FlowRun) -> bool:
+        if asyncio.get_running_loop().time() < self._refused.get(run.id, 0.0):
+            return True
+        return run.id in self._settled and self._settled[run.id] == run.state_id
+
+    async def _report(self, client: PrefectClient, run: FlowRun, *, redeploy: bool) -> RunReport:
+        steps = await read_steps(client, run.id) if run.run_count else []
+        report = report_of(run, "redeploy" if redeploy else "pipeline", steps, "")
+        repository = (await self._repositories()).get(report.commit.repository)
+        if not repository or not report.commit.sha:
+            return report
+        return report.model_copy(update={"commit_url": repository.commit_url(report.commit.sha)})
+
+    async def _tell_run(self, channel: Channel, run: FlowRun, report: RunReport) -> None:
+        message = message_of(report)
+        fingerprint = hashlib.sha256(message.model_dump_json().encode()).hexdigest()
+        told = self._inbox.told(str(run.id)) or Told(str(run.id))
+        if told.fingerprint != fingerprint:
+            now = replace(told, fingerprint=fingerprint, ended=report.status.ended)
+            try:
+                # In one thread, which cancelling does not stop: what was sent is written down.
+                await asyncio.to_thread(self._send, channel, now, message)
+            except MessageRefused as error:
+                log.warning("run %s (%s) cannot be told: %s", run.name, run.id, error)
+                self._refused[run.id] = asyncio.get_running_loop().time() + _REFUSED_SECONDS
+                return
+        if run.end_time and run.end_time < datetime.now(UTC) - _SETTLED_AFTER:
+            self._settled[run.id] = run.state_id
+
+    def _send(self, channel: Channel, told: Told, message: Message) -> None:
+        if told.reference:
+            reference = channel.update(told.reference, message)
+        else:
+            reference = channel.post(message)
+        self._inbox.keep_told(replace(told, reference=reference))
+
+    async def _next_ids(self, seconds: float) -> set[UUID]:
+        """The runs of which there is news; none after a while of silence."""
+        ids: set[UUID] = set()
+        try:
+            ids.add(await asyncio.wait_for(self._created.get(), seconds))
+        except TimeoutError:
+            return ids
+        await asyncio.sleep(_GATHER_SECONDS)
+        while not self._created.empty():
+            ids.add(self._created.get_nowait())
+        return ids
+
+    async def _listen(self) -> None:
+        """Prefect's own events say which run has news. A lost one costs time, not a message."""
+        wanted = EventFilter(
+            event=EventNameFilter(prefix=["prefect.flow-run.", "prefect.task-run."])
+        )
+        while True:
+            try:
+                async with get_events_subscriber(filter=wanted) as events:
+                    async for event in events:
+                        names = [event.resource.id, *(related.id for related in event.related)]
+                        for name in names:
+                            if name.startswith("prefect.flow-run."):
+                                with contextlib.suppress(ValueError):
+                                    self._created.put_nowait(UUID(name.rpartition(".")[2]))
+            except Exception as error:  # noqa: BLE001 - whatever its client raises, it is tried again
+                log.info("Prefect's events are away: %s", type(error).__name__)
+            await asyncio.sleep(2)

@@ -1,0 +1,112 @@
+"""The dispatcher: from a delivery in the inbox to a flow run, one after the other.
+
+SQLite-backed Prefect sheds load from about ten concurrent creations on, so there is one caller.
+What the API does not take now stays in the inbox and is tried again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.events import emit_event
+
+from blocks.prefect_api import create_pipeline_run, prefect_api, read_routes
+from deployments.inbox import Delivery, Inbox
+from domain.commit import Commit
+from domain.errors import RunRefused, SamebitsError
+from domain.routing import Route, route
+
+_LONGEST_WAIT = 30.0
+_HAS_RUN = "this commit has its run on this branch already: retry or redeploy it"
+Api = Callable[[], AbstractAsyncContextManager[PrefectClient]]
+log = logging.getLogger("samebits.dispatcher")
+
+
+class Dispatcher:
+    """Creates the run of each waiting delivery; `wake` it when there is a new one."""
+
+    def __init__(self, inbox: Inbox, created: asyncio.Queue[UUID], api: Api = prefect_api) -> None:
+        self._inbox, self._created, self._api = inbox, created, api
+        self._awake = asyncio.Event()
+
+    def wake(self, delivery: Delivery) -> None:
+        """There is a new delivery: tell Prefect's events of it, so that users can hang automations
+        on them, and look into the inbox.
+        """
+        emit_event(
+            event=f"github.{delivery.event}",
+            resource={
+                "prefect.resource.id": f"github.repository.{delivery.repository or 'unknown'}",
+                "github.branch": delivery.branch,
+                "github.sha": delivery.sha,
+            },
+            payload={"delivery": delivery.id, "state": delivery.state, "reason": delivery.reason},
+        )
+        self._awake.set()
+
+    async def run(self) -> None:
+        """Dispatch for ever."""
+        wait = 0.5
+        while True:
+            self._awake.clear()
+            try:
+                await self.dispatch()
+                wait = 0.5
+                await self._sleep(_LONGEST_WAIT)
+            except SamebitsError as error:
+                log.warning("deliveries wait: %s", error)
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, _LONGEST_WAIT)
+
+    async def dispatch(self) -> None:
+        """Create the runs of all that waits. Raises ServerUnavailable; nothing is lost then."""
+        while waiting := await asyncio.to_thread(self._inbox.waiting):
+            async with self._api() as client:
+                routes = await read_routes(client)
+                for delivery in waiting:
+                    await self._dispatch(client, routes, delivery)
+
+    async def _dispatch(
+        self, client: PrefectClient, routes: list[Route], delivery: Delivery
+    ) -> None:
+        commit = _commit(delivery)
+        found = route(routes, commit.repository, commit.branch)
+        if found is None:
+            return self._ignore(delivery, "prefect.yaml has no deployment for this branch")
+        try:
+            run = await create_pipeline_run(client, commit, found)
+        except RunRefused as error:
+            return self._ignore(delivery, str(error))
+        run_id = str(run.id)
+        again = await asyncio.to_thread(self._inbox.had_run, delivery, run_id)
+        reason = (
+            "this commit has its run on this branch already: retry or redeploy it" if again else ""
+        )
+        self._inbox.settle(delivery.id, "dispatched", reason, run_id)
+        log.info("%s: run %s %s", commit.title, run_id, reason)
+        self._created.put_nowait(run.id)
+        return None
+
+    def _ignore(self, delivery: Delivery, reason: str) -> None:
+        """One that can start nothing must not hold up the others; it can be redelivered."""
+        log.warning("delivery %s starts nothing: %s", delivery.id, reason)
+        self._inbox.settle(delivery.id, "ignored", reason)
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._awake.wait(), seconds)
+        except TimeoutError:
+            return
+
+
+def _commit(delivery: Delivery) -> Commit:
+    return Commit(
+        repository=delivery.repository,
+        branch=delivery.branch,
+        sha=delivery.sha,
+        subject=delivery.subject,
+        author=delivery.author,
+    )

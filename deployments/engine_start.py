@@ -1,0 +1,54 @@
+"""A Docker engine to work with: the one that runs, else one that is started here."""
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from blocks.engine import DockerHost, Engine
+from deployments.processes import Child
+from domain.errors import EngineUnavailable, MissingTool
+
+
+def engine_answers() -> bool:
+    """Whether an engine can be reached as the environment says (DOCKER_HOST, or the socket)."""
+    try:
+        with Engine(DockerHost()) as engine:
+            engine.containers({"samebits.role": "none"})
+    except EngineUnavailable:
+        return False
+    return True
+
+
+def start_engine(environment: Mapping[str, str], log: Path) -> Child | None:
+    """Start dockerd if no engine answers; None if one does already.
+
+    Raises MissingTool where none runs and none may be started.
+    """
+    if engine_answers():
+        return None
+    may_start = (
+        sys.platform == "linux"
+        and os.geteuid() == 0
+        and not os.environ.get("DOCKER_HOST")
+        and not Path("/run/systemd/system").exists()
+    )
+    program = shutil.which("dockerd", path="/usr/sbin:/usr/bin:/usr/local/bin:/sbin")
+    if not may_start or not program:
+        raise MissingTool(
+            "No Docker engine answers.",
+            hint="Start Docker (systemctl start docker, or Docker Desktop), or set DOCKER_HOST; on "
+            "Debian or Ubuntu `make setup` as root installs one.",
+        )
+    # A pid file of an engine that was killed keeps the next one from starting.
+    pid_file = Path("/var/run/docker.pid")
+    if pid_file.exists() and not Path(f"/proc/{pid_file.read_text().strip()}").exists():
+        pid_file.unlink()
+    child = Child("dockerd", [program], environment, log)
+    child.wait_until(engine_answers, 60)
+    return child
+
+
+if __name__ == "__main__":
+    sys.exit(not engine_answers())

@@ -1,0 +1,87 @@
+"""The service: receiver, dispatcher and announcer in one process."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import uvicorn
+from prefect.client.orchestration import PrefectClient
+from starlette.applications import Starlette
+
+from blocks.channel import Channel, Pace, SlackChannel
+from blocks.loading import load_all, load_if_there
+from blocks.prefect_api import prefect_api
+from blocks.repository import GitHubRepository
+from deployments.announcer import Announcer
+from deployments.dispatcher import Dispatcher
+from deployments.inbox import Inbox
+from deployments.receiver import KnownRepositories, Repositories, make_receiver
+from deployments.settings import SystemSettings
+
+CHANNEL = "integration"
+"""Name of the channel's block."""
+
+
+async def _read_repositories() -> Repositories:
+    async with prefect_api() as client:
+        return await load_all(client, GitHubRepository)
+
+
+def make_service(settings: SystemSettings) -> Starlette:
+    """The ASGI app, with dispatcher and announcer as long as it lives."""
+    inbox = Inbox(settings.inbox)
+    news = asyncio.Queue[UUID]()
+    repositories = KnownRepositories(_read_repositories)
+    pace = Pace()
+
+    async def channel(client: PrefectClient) -> Channel:
+        block = await load_if_there(client, SlackChannel, CHANNEL) or SlackChannel()
+        return block.open(settings.channel_file, pace)
+
+    dispatcher = Dispatcher(inbox, news)
+    announcer = Announcer(inbox, news, channel, repositories)
+
+    @asynccontextmanager
+    async def loops(_: Starlette) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(part.run()) for part in (dispatcher, announcer)]
+        for task in tasks:
+            task.add_done_callback(_must_not_end)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    app = make_receiver(inbox, repositories, dispatcher.wake)
+    app.router.lifespan_context = loops
+    return app
+
+
+def _must_not_end(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and task.exception():
+        # Without its loops the service would take deliveries and start nothing.
+        logging.getLogger("samebits").critical("a loop ended", exc_info=task.exception())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def serve(settings: SystemSettings) -> None:
+    """Run the service until a signal."""
+    # A handler of its own: Prefect has set up the root logger already, at WARNING.
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
+    own = logging.getLogger("samebits")
+    own.addHandler(handler)
+    own.setLevel("INFO")
+    own.propagate = False
+    uvicorn.run(
+        make_service(settings),
+        host=settings.receiver_host,
+        port=settings.receiver_port,
+        log_level="warning",
+        access_log=False,
+    )

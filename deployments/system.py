@@ -1,0 +1,230 @@
+"""The whole system on one host: what it starts, it stops, and nothing else."""
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography.fernet import Fernet
+from prefect.settings import temporary_settings
+
+from blocks.docker_stack import DockerStack
+from blocks.engine import DockerHost, Engine, Service
+from blocks.loading import load_all
+from blocks.prefect_api import prefect_api
+from deployments import host_images
+from deployments.engine_start import start_engine
+from deployments.environment import api_password, child_environment, client_settings
+from deployments.leftovers import end_leftovers
+from deployments.processes import Child, answers, check_port
+from deployments.provisioning import POOL, provision
+from deployments.secret_files import secret_file
+from deployments.settings import SystemSettings
+from domain.errors import SamebitsError, StartFailed
+
+SERVER, RECEIVER, WORKER = "prefect-server", "receiver", "worker"
+_STOPPED = (WORKER, RECEIVER, SERVER)
+"""The order of stopping: runs and messages need the server to the last"""
+_SHORTEST_LIFE = 10.0
+Say = Callable[[str], None]
+
+
+@dataclass
+class System:
+    """A running system; `running()` starts and stops it."""
+
+    settings: SystemSettings
+    say: Say
+    children: list[Child] = field(default_factory=list)
+    engine: Child | None = None
+    has_registry: bool = False
+
+    @contextlib.contextmanager
+    def running(self) -> "Iterator[System]":
+        """Start everything; at the end, or at any fault, stop what was started."""
+        with temporary_settings(client_settings(self.settings)):
+            try:
+                self._start()
+                yield self
+            finally:
+                self._stop()
+
+    def ended(self) -> Child | None:
+        """A part that ended by itself, if any."""
+        return next((child for child in self.children if not child.running), None)
+
+    def revive(self, part: Child) -> None:
+        """Start a part again that has ended by itself; StartFailed if it ends at once."""
+        if part.age_seconds < _SHORTEST_LIFE:
+            raise StartFailed(
+                f"{part.name} ends by itself as soon as it is started.",
+                hint=f"Everything is stopped. Its whole log is {part.log}; the last lines:",
+                log=part.log.read_text(errors="replace").splitlines(),
+            )
+        self.say(f"{part.name} has ended by itself: it is started again. Its log is {part.log}")
+        part.stop()
+        self.children.remove(part)
+        if part.name == SERVER:
+            self._server()
+        elif part.name == RECEIVER:
+            self._service()
+        else:
+            self._leftovers()
+            self._worker()
+
+    # -- start --------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self._check_ports()
+        self.engine = start_engine(child_environment(self.settings), self._log("dockerd"))
+        self._step("images", self._images)
+        self._step("registry", self._registry)
+        self._step("Prefect server", self._server)
+        self._step(
+            "work pool, blocks and deployments", lambda: asyncio.run(provision(self.settings))
+        )
+        self._step("stacks", lambda: self._each_stack("resume"))
+        self._step("leftovers of an earlier stop", self._leftovers)
+        self._step("receiver", self._service)
+        self._step("worker", self._worker)
+
+    def _step(self, name: str, action: Callable[[], None]) -> None:
+        started = time.monotonic()
+        action()
+        self.say(f"  {name:34} {time.monotonic() - started:5.1f} s")
+
+    def _check_ports(self) -> None:
+        settings = self.settings
+        check_port(settings.prefect_port, "the Prefect server", "SAMEBITS_PREFECT_PORT")
+        check_port(settings.receiver_port, "the receiver", "SAMEBITS_RECEIVER_PORT")
+        if not (settings.home / "prefect").exists():  # later on, the blocks of the stacks decide
+            check_port(settings.stage_port, "the stack stage", "SAMEBITS_STAGE_PORT")
+            check_port(settings.prod_port, "the stack prod", "SAMEBITS_PROD_PORT")
+
+    def _images(self) -> None:
+        with Engine(DockerHost()) as engine:
+            host_images.ensure_images(engine)
+            engine.sandbox_network()
+
+    def _registry(self) -> None:
+        with Engine(DockerHost()) as engine:
+            engine.remove(self._registry_name)
+            check_port(self.settings.registry_port, "the registry", "SAMEBITS_REGISTRY_PORT")
+            self.has_registry = True
+            labels = {"samebits.role": "registry", "samebits.system": self.settings.name}
+            # A network of its own: no code under test can reach it.
+            engine.network(self._registry_name, labels)
+            engine.create(
+                Service(
+                    self._registry_name,
+                    host_images.registry().name,
+                    labels=labels,
+                    network=self._registry_name,
+                    ports={5000: ("127.0.0.1", self.settings.registry_port)},
+                    volumes={self._registry_name: "/var/lib/registry"},
+                )
+            )
+        url = f"http://127.0.0.1:{self.settings.registry_port}/v2/"
+        _wait(lambda: answers(url), 20, "The registry does not answer.")
+
+    def _server(self) -> None:
+        port = str(self.settings.prefect_port)
+        child = self._child(
+            SERVER,
+            ["prefect", "server", "start", "--host", "127.0.0.1", "--port", port],
+            PREFECT_SERVER_API_AUTH_STRING=api_password(self.settings),
+            PREFECT_SERVER_ENCRYPTION_KEY=secret_file(
+                self.settings.home / "encryption.key", lambda: Fernet.generate_key().decode()
+            ),
+        )
+        child.wait_until(lambda: answers(f"{self.settings.api_url}/ready"), 120)
+
+    def _leftovers(self) -> None:
+        asyncio.run(end_leftovers(self.settings))
+
+    def _service(self) -> None:
+        child = self._child(RECEIVER, ["deployments.cli", "receive"])
+        url = f"http://127.0.0.1:{self.settings.receiver_port}/health"
+        child.wait_until(lambda: answers(url), 60)
+
+    def _worker(self) -> None:
+        name = f"{self.settings.name}-worker"
+        since = datetime.now(UTC)
+        child = self._child(
+            WORKER,
+            ["prefect", "worker", "start", "--pool", POOL, "--name", name],
+        )
+        child.wait_until(lambda: asyncio.run(_worker_online(name, since)), 60)
+
+    def _child(self, name: str, module: list[str], **secrets: str) -> Child:
+        argv = [sys.executable, "-m", *module]
+        child = Child(name, argv, child_environment(self.settings) | secrets, self._log(name))
+        self.children.append(child)
+        return child
+
+    def _log(self, name: str) -> Path:
+        return self.settings.home / "logs" / f"{name}.log"
+
+    # -- stop ---------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        """Stop what was started; one that resists keeps no other from being stopped."""
+        stopping: list[Callable[[], None]] = []
+        # Not the order in which they were started: one may have been started again.
+        for child in sorted(self.children, key=lambda child: _STOPPED.index(child.name)):
+            if child.name == SERVER:
+                stopping.append(lambda: self._each_stack("halt"))
+                stopping.append(self._leftovers)
+            stopping.append(child.stop)
+        if self.has_registry:
+            stopping.append(self._stop_registry)
+        if self.engine:
+            stopping.append(self.engine.stop)
+        for stop in stopping:
+            try:
+                stop()
+            except SamebitsError as error:
+                self.say(f"while stopping: {error}")
+
+    def _stop_registry(self) -> None:
+        with Engine(DockerHost()) as engine:
+            engine.stop(self._registry_name, grace_seconds=5)
+
+    def _each_stack(self, action: str) -> None:
+        """Resume or halt the stacks of this host's engine; one that resists is only told of."""
+
+        async def stacks() -> dict[str, DockerStack]:
+            async with prefect_api() as client:
+                return await load_all(client, DockerStack)
+
+        for name, stack in asyncio.run(stacks()).items():
+            if stack.engine.base_url:
+                continue  # another engine, which runs on when this host is switched off
+            try:
+                getattr(stack, action)(name)
+            except SamebitsError as error:
+                self.say(f"  the stack {name}: {error}")
+
+    @property
+    def _registry_name(self) -> str:
+        return f"{self.settings.name}-registry"
+
+
+async def _worker_online(name: str, since: datetime) -> bool:
+    """Whether the worker of this name has sent a heartbeat after `since`."""
+    async with prefect_api() as client:
+        workers = await client.read_workers_for_work_pool(POOL)
+    beats = [worker.last_heartbeat_time for worker in workers if worker.name == name]
+    return any(beat >= since for beat in beats if beat)
+
+
+def _wait(ready: Callable[[], bool], seconds: float, message: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > deadline:
+            raise StartFailed(message, hint="See docker logs of its container.")
+        time.sleep(0.1)

@@ -1,0 +1,1 @@
+"""The rules of the pipeline: pure values and functions, without I/O, an SDK or Prefect."""

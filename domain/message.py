@@ -1,0 +1,173 @@
+"""What the channel is told: one message for each run, made anew from how the run stands."""
+
+import re
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from domain.commit import Commit
+from domain.errors import LOG_MARK
+
+STEPS = ("build", "test", "publish", "deploy")
+_MOST_SECTION = 2900
+_MOST_LOG_LINES = 12
+
+
+class Status(StrEnum):
+    """How a run or a step stands, in the words of the channel."""
+
+    SCHEDULED = "scheduled"
+    RUNNING = "running"
+    PASSED = "passed"
+    CACHED = "cached"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    CRASHED = "crashed"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come without a retry."""
+        return self not in (Status.SCHEDULED, Status.RUNNING)
+
+
+_SIGNS = {
+    Status.SCHEDULED: "🕓",
+    Status.RUNNING: "⏳",
+    Status.PASSED: "✅",
+    Status.CACHED: "♻️",
+    Status.FAILED: "❌",
+    Status.CANCELLED: "⛔",
+    Status.CRASHED: "💥",
+}
+_COLOURS = {
+    Status.PASSED: "#2eb67d",
+    Status.FAILED: "#e01e5a",
+    Status.CRASHED: "#e01e5a",
+    Status.CANCELLED: "#8d8d8d",
+}
+
+
+class StepReport(BaseModel):
+    """A step of a run: its name, how it stands, and how long it took, in seconds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    status: Status
+    seconds: float | None = None
+
+
+class RunReport(BaseModel):
+    """All that the channel is told of a run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str
+    kind: str
+    """`pipeline` or `redeploy`"""
+    commit: Commit
+    stack: str | None
+    status: Status
+    attempt: int
+    steps: tuple[StepReport, ...] = ()
+    reason: str = ""
+    """Why it failed, whole: the first lines say it, those that begin with LOG_MARK are the log"""
+    run_url: str = ""
+    commit_url: str = ""
+
+
+class Message(BaseModel):
+    """A message, for Slack and for a console."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: str
+    """The headline, which notifications show too; escaped for Slack"""
+    sections: tuple[str, ...]
+    """Slack's mrkdwn, each at most 3,000 characters"""
+    colour: str
+
+    def attachments(self) -> list[dict[str, Any]]:
+        """The message as Slack's Block Kit, with a colour at its side."""
+        # verbatim: a name or an address in what others wrote is not made a mention or a link.
+        blocks = [
+            {"type": "section", "text": {"type": "mrkdwn", "text": text, "verbatim": True}}
+            for text in self.sections[1:]  # the first is the text above
+        ]
+        return [{"color": self.colour, "blocks": blocks}]
+
+    def plain(self) -> str:
+        """The message for people who read it elsewhere, unescaped."""
+        text = "\n".join(self.sections)
+        return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+
+
+def escaped(text: str) -> str:
+    """Text from outside, so that it cannot call `<!channel>`.
+
+    Source: https://docs.slack.dev/messaging/formatting-message-text#escaping
+    """
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def message_of(run: RunReport) -> Message:
+    """The message that a run's state calls for."""
+    commit = run.commit
+    where = f" → {run.stack}" if run.stack else ""
+    title = escaped(f"{commit.repository} · {commit.branch}{where} · {run.status}")
+    sections = [
+        f"{_SIGNS[run.status]} *{title}*"
+        + (f" (attempt {run.attempt})" if run.attempt > 1 else ""),
+        _what(run),
+        _steps(run),
+        *_why(run.reason),
+        _link(run.run_url, "run in the Prefect UI"),
+    ]
+    return Message(
+        text=sections[0],
+        sections=tuple(section for section in sections if section),
+        colour=_COLOURS.get(run.status, "#36c5f0"),
+    )
+
+
+def _what(run: RunReport) -> str:
+    commit = run.commit
+    sha = _link(run.commit_url, commit.short_sha) or f"`{escaped(commit.short_sha)}`"
+    whose = f" by *{escaped(commit.author)}*" if commit.author else ""
+    kind = "redeploy: " if run.kind == "redeploy" else ""
+    return f"{kind}{sha} {escaped(commit.subject)}{whose}".strip()
+
+
+def _steps(run: RunReport) -> str:
+    return "   ".join(
+        f"{_SIGNS[step.status]} {step.name}"
+        + (f" {step.seconds:.1f} s" if step.status.ended and step.seconds is not None else "")
+        for step in run.steps
+    )
+
+
+def _why(reason: str) -> list[str]:
+    if not reason:
+        return []
+    lines = reason.splitlines()
+    log = [line.removeprefix(LOG_MARK) for line in lines if line.startswith(LOG_MARK)]
+    said = "\n".join(line for line in lines if not line.startswith(LOG_MARK))
+    # The end may be half of an escape.
+    sections = [re.sub(r"&\w*\Z", "", escaped(said)[:_MOST_SECTION])]
+    if log:
+        sections.append("```" + _tail(log) + "```")
+    return sections
+
+
+def _tail(log: list[str]) -> str:
+    """The last lines that fit into a section; backticks would end its code block."""
+    text = escaped("\n".join(log[-_MOST_LOG_LINES:])).replace("```", "'''")
+    if len(text) <= _MOST_SECTION:
+        return text
+    # The beginning may be half of an escape.
+    return "…" + re.sub(r"\A\w*;", "", text[-_MOST_SECTION:])
+
+
+def _link(url: str, text: str) -> str:
+    return f"<{escaped(url).replace('|', '%7C')}|{escaped(text)}>" if url else ""

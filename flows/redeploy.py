@@ -1,0 +1,68 @@
+"""Put a published, and so tested, image on a stack again: rerun, promotion, rollback."""
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from blocks.loading import load
+from blocks.prefect_api import recorded_image, run_log, stacks_of, tag_run
+from blocks.registry import Registry
+from domain.errors import BadInput, NotPublished, UnknownStack
+from domain.image import PublishedImage
+from domain.names import checked_digest, checked_name, checked_sha
+from flows.steps import REGISTRY, deploy
+
+
+def _run_name() -> str:
+    given = flow_run.get_parameters()
+    image = str(given.get("image", "")).removeprefix("sha256:")
+    return f"{given.get('repository')} → {given.get('stack')} {image[:8]}"
+
+
+@flow(name="redeploy", flow_run_name=_run_name, on_running=[tag_run])
+async def redeploy(repository: str, stack: str, image: str, reason: str = "") -> str:
+    """Put the published image of a commit, or a digest, on a stack: rerun, promotion, rollback.
+
+    Args:
+        repository: Name of the repository, e.g. hello-service
+        stack: Stack to put it on, e.g. prod
+        image: Full SHA of a published commit, or a digest sha256:…
+        reason: Why, for those who read it later
+
+    """
+    run_log()(f"Redeploy of {image} to {stack}: {reason or 'no reason was given'}")
+    allowed = await stacks_of(checked_name(repository))
+    if stack not in allowed:
+        raise UnknownStack(
+            f"{stack!r} is not a stack of {repository}.",
+            hint=f"In prefect.yaml it has: {', '.join(sorted(allowed)) or 'none'}.",
+        )
+    return deploy(published_image(repository, image.strip().lower()), stack)
+
+
+def published_image(repository: str, image: str) -> PublishedImage:
+    """The image that a passed pipeline published; raises NotPublished for any other."""
+    if image.startswith("sha256:"):
+        found = recorded_image(checked_digest(image))
+    else:
+        found = recorded_image(_digest_of(repository, image), sha=image)
+    if found is None or found.commit.repository != repository:
+        raise NotPublished(
+            f"No passed pipeline of {repository} has published {image}.",
+            hint="Push the commit to a branch that deploys, and let its tests pass first.",
+        )
+    return found
+
+
+def _digest_of(repository: str, sha: str) -> str:
+    try:
+        checked_sha(sha)
+    except BadInput as error:
+        raise BadInput(error.what, hint="Give all 40 digits of the commit, or a digest.") from None
+    registry = load(Registry, REGISTRY)
+    manifest = registry.manifest(registry.repository(repository), sha)
+    if manifest is None:
+        raise NotPublished(
+            f"The registry has no image of {repository} for commit {sha}.",
+            hint="Push the commit to a branch that deploys, and let its tests pass first.",
+        )
+    return manifest.digest

@@ -1,0 +1,231 @@
+"""A stack on a real engine, behind a real haproxy, with real requests."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import httpx
+import pytest
+from prefect.types import SecretDict
+
+from blocks.docker_stack import DockerStack
+from blocks.engine import Engine
+from blocks.registry import Registry
+from deployments import host_images
+from deployments.demo_watch import Load
+from domain.errors import DeployFailed, EngineRefused
+from domain.image import PublishedImage
+from tests.conftest import Origin, RunningRegistry, free_port
+from tests.services import published
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.engine
+
+Version = Callable[..., PublishedImage]
+
+
+@pytest.fixture
+def stack(name: str, version: Version) -> Iterator[DockerStack]:
+    """A stack `it` on a free port; all that it made is removed before its images are."""
+    assert version
+    block = DockerStack(
+        port=free_port(),
+        prefix=name,
+        switch_image=host_images.haproxy().name,
+        health_timeout_seconds=15,
+    )
+    yield block
+    block.destroy("it")
+
+
+@pytest.fixture
+def version(engine: Engine, registry: Registry, origin: Origin) -> Iterator[Version]:
+    """Makes a published version of the example."""
+    with ExitStack() as made:
+        yield lambda *words, **more: made.enter_context(
+            published(engine, registry, origin, *words, **more)
+        )
+
+
+def said(stack: DockerStack) -> str:
+    return httpx.get(f"http://127.0.0.1:{stack.port}/", timeout=5).raise_for_status().text
+
+
+def test_a_first_deploy_serves_and_says_what_it_serves(
+    stack: DockerStack, registry: Registry, version: Version
+) -> None:
+    image = version("one")
+    serving = stack.deploy("it", image, registry, print)
+    assert (serving.digest, serving.sha) == (image.digest, image.commit.sha)
+    assert stack.serving("it") == serving
+    assert "version one" in said(stack)
+
+
+def test_versions_are_switched_without_a_failed_request(
+    stack: DockerStack, registry: Registry, version: Version, engine: Engine
+) -> None:
+    images = [version(text) for text in ("one", "two", "three", "four")]
+    stack.deploy("it", images[0], registry, print)
+    with Load(f"http://127.0.0.1:{stack.port}/") as keep_alive:
+        for image in images[1:]:
+            stack.deploy("it", image, registry, print)
+            assert f"version {image.commit.subject}" in said(stack)
+    assert keep_alive.sent > 20
+    assert (keep_alive.failed, keep_alive.faults) == (0, set())
+    assert len(engine.containers({"samebits.stack": f"{stack.prefix}-it"})) == 2
+
+
+def test_a_version_that_ends_is_removed_the_old_one_serves_on_and_its_log_is_the_reason(
+    stack: DockerStack, registry: Registry, version: Version, engine: Engine
+) -> None:
+    stack.deploy("it", version("old"), registry, print)
+    with (
+        Load(f"http://127.0.0.1:{stack.port}/") as load,
+        pytest.raises(DeployFailed, match="exit code 1") as caught,
+    ):
+        stack.deploy("it", version("new", needs="TOKEN"), registry, print)
+    assert caught.value.log[-1] == "The setting TOKEN is missing: this version cannot start."
+    assert "serves on" in str(caught.value)
+    assert load.failed == 0
+    assert "version old" in said(stack)
+    assert len(engine.containers({"samebits.stack": f"{stack.prefix}-it"})) == 2
+
+
+def test_a_version_in_a_slot_that_served_well_before_is_checked_anew(
+    stack: DockerStack, registry: Registry, version: Version
+) -> None:
+    for text in ("one", "two"):
+        stack.deploy("it", version(text), registry, print)
+    with pytest.raises(DeployFailed):
+        stack.deploy("it", version("three", needs="TOKEN"), registry, print)
+    assert "version two" in said(stack)
+
+
+def test_a_version_that_never_answers_its_health_check_is_given_up_in_time(
+    stack: DockerStack, registry: Registry, version: Version
+) -> None:
+    stack.deploy("it", version("old"), registry, print)
+    deaf = stack.model_copy(update={"health_timeout_seconds": 2})
+    with pytest.raises(DeployFailed, match=r"After 2 s .*the port"):
+        deaf.deploy(
+            "it",
+            version("new", files={"hello.py": "import time; time.sleep(3600)"}),
+            registry,
+            print,
+        )
+    assert "version old" in said(stack)
+
+
+def test_settings_and_secrets_of_the_stack_reach_the_service(
+    stack: DockerStack, registry: Registry, version: Version
+) -> None:
+    stack.environment = {"TOKEN": "x"}
+    stack.secrets = SecretDict({"PASSWORD": "y"})
+    stack.deploy("it", version("one", needs="TOKEN PASSWORD"), registry, print)
+    assert "version one" in said(stack)
+
+
+def test_what_a_broken_off_deploy_left_is_removed_by_the_next(
+    stack: DockerStack, registry: Registry, version: Version, engine: Engine
+) -> None:
+    one, two = version("one"), version("two")
+    stack.deploy("it", one, registry, print)
+
+    left_behind(stack, two, registry, engine)
+    assert "version one" in said(stack)
+    stack.deploy("it", two, registry, print)
+    assert "version two" in said(stack)
+    assert len(engine.containers({"samebits.stack": f"{stack.prefix}-it"})) == 2
+
+
+def left_behind(
+    stack: DockerStack, image: PublishedImage, registry: Registry, engine: Engine
+) -> None:
+    """What a killed deploy leaves: the new container runs, the traffic is not turned."""
+
+    def die_once(line: str) -> None:
+        if line.startswith("Healthy"):
+            raise KilledError
+
+    with contextlib.suppress(KilledError), _nothing_is_removed(engine):
+        stack.deploy("it", image, registry, die_once)
+
+
+class KilledError(BaseException):
+    """Stands for a SIGKILL."""
+
+
+@contextlib.contextmanager
+def _nothing_is_removed(engine: Engine) -> Iterator[None]:
+    kind = type(engine)
+    original = kind.remove
+    kind.remove = lambda self, name: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        kind.remove = original  # type: ignore[method-assign]
+
+
+def test_a_switch_that_restarts_serves_on_by_itself(
+    stack: DockerStack, registry: Registry, version: Version, engine: Engine
+) -> None:
+    for text in ("one", "two"):
+        stack.deploy("it", version(text), registry, print)
+    engine.stop(f"{stack.prefix}-it-switch")
+    engine.start(f"{stack.prefix}-it-switch")
+    wait_for(lambda: "version two" in said(stack))
+    stack.deploy("it", version("three"), registry, print)
+    assert "version three" in said(stack)
+
+
+def test_a_stack_that_was_halted_serves_the_same_version_again(
+    stack: DockerStack, registry: Registry, version: Version
+) -> None:
+    serving = stack.deploy("it", version("one"), registry, print)
+    stack.halt("it")
+    with pytest.raises(httpx.HTTPError):
+        said(stack)
+    stack.resume("it")
+    wait_for(lambda: "version one" in said(stack))
+    assert stack.serving("it") == serving
+
+
+def test_what_a_cut_off_deploy_left_never_serves_after_a_restart(
+    stack: DockerStack, registry: Registry, version: Version, engine: Engine
+) -> None:
+    stack.deploy("it", version("one"), registry, print)
+    left_behind(stack, version("two"), registry, engine)
+    stack.halt("it")
+    stack.resume("it")
+    wait_for(lambda: "version one" in said(stack))
+    assert {said(stack) for _ in range(10)} == {said(stack)}
+    assert len(engine.containers({"samebits.stack": f"{stack.prefix}-it"})) == 2
+
+
+def test_a_changed_setting_that_does_not_work_leaves_the_old_switch(
+    stack: DockerStack, registry: Registry, version: Version, running_registry: RunningRegistry
+) -> None:
+    stack.deploy("it", version("one"), registry, print)
+    taken = int(registry.address.rpartition(":")[2])
+    wrong = stack.model_copy(update={"port": taken})
+    with pytest.raises(EngineRefused, match="port is already allocated"):
+        wrong.deploy("it", version("two"), registry, print)
+    wait_for(lambda: "version one" in said(stack))
+
+
+def test_a_changed_setting_of_the_switch_takes_effect_with_the_next_deploy(
+    stack: DockerStack, registry: Registry, version: Version
+) -> None:
+    stack.deploy("it", version("one"), registry, print)
+    stack.port = free_port()
+    stack.deploy("it", version("two"), registry, print)
+    assert "version two" in said(stack)
+
+
+def wait_for(ready: Callable[[], bool]) -> None:
+    def quietly() -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            return ready()
+        return False
+
+    wait_until(quietly, 15)

@@ -1,0 +1,252 @@
+"""The engine's room, against a real engine."""
+
+import io
+import socket
+import tarfile
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from pydantic import ValidationError
+
+from blocks.engine import DockerHost, Engine, Limits
+from domain.errors import (
+    BaseImageUnavailable,
+    BuildFailed,
+    BuildTimedOut,
+    DockerfileMissing,
+    EngineUnavailable,
+)
+from domain.settings import BuildSettings
+from tests.conftest import RunningRegistry
+
+BASE = "samebits/python:local"
+LIMITS = Limits(memory_mib=256, processes=64, timeout_seconds=30)
+LABELS = {"samebits.role": "test"}
+
+pytestmark = pytest.mark.engine
+
+
+def archive(files: dict[str, str]) -> io.BytesIO:
+    """A tar of files, at its start."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for path, text in files.items():
+            member = tarfile.TarInfo(path)
+            member.size = len(text.encode())
+            tar.addfile(member, io.BytesIO(text.encode()))
+    buffer.seek(0)
+    return buffer
+
+
+@pytest.fixture
+def tag(engine: Engine, name: str) -> Iterator[str]:
+    """A tag for a built image, which is removed afterwards."""
+    reference = f"{name}:built"
+    yield reference
+    engine.remove_image(reference)
+
+
+def build(engine: Engine, tag: str, text: str, **more: object) -> tuple[str, list[str]]:
+    settings = BuildSettings.model_validate({"args": {"BASE": BASE}} | more)
+    lines: list[str] = []
+    files = {settings.dockerfile: f"ARG BASE\nFROM $BASE\n{text}", "hello": "hello"}
+    image = engine.build(archive(files), settings, {"a": "label"}, tag, lines.append)
+    return image, lines
+
+
+def test_an_image_is_built_with_its_labels_and_a_streamed_log(engine: Engine, tag: str) -> None:
+    run = f"RUN echo told-$((20+22)) # {uuid.uuid4()}\nCOPY . /app"
+    image, lines = build(engine, tag, run)
+    assert image == engine.image_id(tag)
+    assert engine.image_labels(image)["a"] == "label"
+    assert "  told-42" in lines
+
+
+def test_labels_of_the_system_win_over_those_of_the_dockerfile(engine: Engine, tag: str) -> None:
+    image, _ = build(engine, tag, 'LABEL a="forged"')
+    assert engine.image_labels(image)["a"] == "label"
+
+
+def test_a_dockerfile_elsewhere_a_target_and_build_arguments_are_settings(
+    engine: Engine, tag: str
+) -> None:
+    args = {"BASE": BASE, "GREETING": "hei"}
+    image, _ = build(
+        engine,
+        tag,
+        "FROM $BASE AS early\nARG GREETING\nENV SAID=$GREETING\nFROM $BASE AS late\nENV SAID=late",
+        dockerfile="docker/Dockerfile.prod",
+        target="early",
+        args=args,
+    )
+    told: list[str] = []
+    engine.run(image, ["sh", "-c", "echo $SAID"], LIMITS, LABELS, told.append)
+    assert told == ["hei"]
+
+
+def test_a_failed_step_of_the_dockerfile_shows_its_last_lines_and_is_not_retried(
+    engine: Engine, tag: str
+) -> None:
+    with pytest.raises(BuildFailed, match="exit code: 3") as caught:
+        build(engine, tag, "RUN echo what-went-wrong; exit 3")
+    assert "  what-went-wrong" in caught.value.log
+    assert not caught.value.retryable
+
+
+def test_a_base_image_that_cannot_be_reached_is_worth_a_second_try(
+    engine: Engine, tag: str
+) -> None:
+    with pytest.raises(BaseImageUnavailable) as caught:
+        build(engine, tag, "", args={"BASE": "127.0.0.1:9/nobody/listens:1"})
+    assert caught.value.retryable
+
+
+def test_no_dockerfile_is_a_clear_message(engine: Engine, tag: str) -> None:
+    with pytest.raises(DockerfileMissing, match=r"no Dockerfile.*settings\.build\.dockerfile"):
+        engine.build(archive({"a": "b"}), BuildSettings(), {}, tag, print)
+
+
+@pytest.mark.parametrize("path", ["../Dockerfile", "/etc/passwd", "a/../../b", ""])
+def test_a_dockerfile_outside_the_context_is_refused(path: str) -> None:
+    with pytest.raises(ValidationError, match="inside the build context"):
+        BuildSettings(dockerfile=path)
+
+
+def test_a_build_that_takes_too_long_is_stopped(engine: Engine, tag: str) -> None:
+    with pytest.raises(BuildTimedOut, match="longer than 2 s"):
+        build(engine, tag, f"RUN sleep 60 # {uuid.uuid4()}", timeout_seconds=2)
+
+
+def test_the_result_of_a_run_is_its_exit_code_and_its_log_is_streamed(engine: Engine) -> None:
+    image = engine.image_id(BASE)
+    assert image
+    told: list[str] = []
+    command = ["sh", "-c", "echo one; echo two >&2; exit 7"]
+    result = engine.run(image, command, LIMITS, LABELS, told.append)
+    assert result.exit_code == 7
+    assert sorted(told) == ["one", "two"]
+    assert sorted(result.tail) == ["one", "two"]
+    assert not engine.containers(LABELS)
+
+
+def test_a_run_that_takes_too_long_is_killed(engine: Engine) -> None:
+    limits = Limits(memory_mib=64, processes=16, timeout_seconds=1)
+    result = engine.run(engine.image_id(BASE) or "", ["sleep", "60"], limits, LABELS, print)
+    assert result.timed_out
+    assert not engine.containers(LABELS)
+
+
+def test_a_run_that_takes_too_much_memory_is_ended_and_says_so(engine: Engine) -> None:
+    eater = "b = []\nwhile True: b.append(b'x' * 10**7)"
+    result = engine.run(
+        engine.image_id(BASE) or "", ["python3", "-c", eater], LIMITS, LABELS, print
+    )
+    assert result.exit_code != 0
+    assert result.out_of_memory
+
+
+def test_a_fork_bomb_does_not_get_past_its_limit(engine: Engine) -> None:
+    bomb = (
+        "import os, time\ntry:\n  while True:\n    os.fork() or time.sleep(9)\nexcept OSError: pass"
+    )
+    limits = Limits(memory_mib=256, processes=20, timeout_seconds=5)
+    engine.run(engine.image_id(BASE) or "", ["python3", "-c", bomb], limits, LABELS, print)
+    assert not engine.containers(LABELS)
+
+
+def test_code_under_test_gets_no_secret_no_socket_and_no_capability(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "do-not-tell")
+    told: list[str] = []
+    look = "env; ls /var/run; grep -E 'CapEff|NoNewPrivs' /proc/self/status; cat /proc/mounts"
+    engine.run(engine.image_id(BASE) or "", ["sh", "-c", look], LIMITS, LABELS, told.append)
+    text = "\n".join(told)
+    assert "CI=true" in text
+    assert "do-not-tell" not in text
+    assert "PREFECT" not in text
+    assert "SAMEBITS" not in text
+    assert "docker.sock" not in text
+    assert "CapEff:\t0000000000000000" in text
+    assert "NoNewPrivs:\t1" in text
+
+
+def test_code_under_test_reaches_neither_the_registry_nor_other_containers_nor_the_host(
+    engine: Engine, running_registry: RunningRegistry
+) -> None:
+    address = engine.address(running_registry.container)
+    told: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as on_host:
+        port = on_host.getsockname()[1]
+        gateway = "$(ip route | awk '/default/ {print $3}')"
+        tries = [
+            f"nc -w 2 {address} 5000 </dev/null && echo reached-registry",
+            f"nc -w 2 127.0.0.1 {port} </dev/null && echo reached-loopback",
+            f"nc -w 2 {gateway} {port} </dev/null && echo reached-host",
+            "echo tried",
+        ]
+        engine.run(
+            engine.image_id(BASE) or "", ["sh", "-c", "; ".join(tries)], LIMITS, LABELS, told.append
+        )
+    assert told[-1] == "tried"
+    assert not [line for line in told if line.startswith("reached")]
+
+
+def test_a_file_that_the_tests_left_is_read_and_one_that_is_missing_is_none(engine: Engine) -> None:
+    image = engine.image_id(BASE) or ""
+    write = ["sh", "-c", "cd /tmp; echo '<x/>' > junit.xml"]
+    assert engine.run(image, write, LIMITS, LABELS, print, "/tmp/junit.xml").file == b"<x/>\n"
+    assert engine.run(image, ["true"], LIMITS, LABELS, print, "junit.xml").file is None
+
+
+def test_a_folder_in_place_of_the_file_is_not_read(engine: Engine) -> None:
+    folder = [
+        "sh",
+        "-c",
+        "mkdir /tmp/junit.xml; dd if=/dev/zero of=/tmp/junit.xml/x bs=1M count=64",
+    ]
+    result = engine.run(
+        engine.image_id(BASE) or "", folder, LIMITS, LABELS, print, "/tmp/junit.xml"
+    )
+    assert result.file is None
+
+
+def test_the_command_runs_whatever_the_entrypoint_of_the_image_is(engine: Engine, tag: str) -> None:
+    image, _ = build(engine, tag, 'ENTRYPOINT ["true"]\nCMD ["x"]')
+    assert engine.run(image, ["false"], LIMITS, LABELS, print).exit_code == 1
+    assert engine.run(image, ["true"], LIMITS, LABELS, print).exit_code == 0
+
+
+def test_a_failed_step_that_speaks_of_services_is_a_failed_build(engine: Engine, tag: str) -> None:
+    words = "Service Unavailable: failed to do request, 503, context canceled"
+    with pytest.raises(BuildFailed) as caught:
+        build(engine, tag, f'RUN (echo "{words}"; exit 1)')
+    assert not caught.value.retryable
+
+
+def test_a_link_in_place_of_the_file_is_not_followed(engine: Engine) -> None:
+    link = ["ln", "-s", "/etc/passwd", "/tmp/junit.xml"]
+    result = engine.run(engine.image_id(BASE) or "", link, LIMITS, LABELS, print, "/tmp/junit.xml")
+    assert result.file is None
+
+
+def test_a_log_with_anything_in_it_is_told_line_by_line(engine: Engine) -> None:
+    told: list[str] = []
+    wild = r"printf 'a\0b\n\377\376\n%9000s\nlast' x"
+    result = engine.run(
+        engine.image_id(BASE) or "", ["sh", "-c", wild], LIMITS, LABELS, told.append
+    )
+    assert result.exit_code == 0
+    assert told[0] == "ab"
+    assert told[-1] == "last"
+    assert all(len(line) <= 2000 for line in told)
+
+
+def test_an_engine_that_does_not_answer_is_worth_a_second_try() -> None:
+    with (
+        pytest.raises(EngineUnavailable, match="docker info") as caught,
+        Engine(DockerHost(base_url="unix:///nonexistent/docker.sock")),
+    ):
+        pass
+    assert caught.value.retryable

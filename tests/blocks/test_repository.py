@@ -1,0 +1,175 @@
+"""The room of git, against real git."""
+
+import tarfile
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from blocks.repository import GitHubRepository
+from deployments import example
+from domain.commit import Commit
+from domain.errors import (
+    BadInput,
+    CommitNotFound,
+    CommitNotOnBranch,
+    RepositoryRefused,
+    RepositoryUnreachable,
+)
+from tests.conftest import Origin
+
+SECRET = SecretStr("a long secret")
+
+
+def test_a_commit_is_found_with_its_tree_author_and_own_time(origin: Origin) -> None:
+    sha = origin.push({"a": "1"}, subject="The subject\n\nand a body")
+    found = origin.block.find(Commit(repository="hello", branch="master", sha=sha))
+    assert found.commit.subject == "The subject"
+    assert found.commit.author == "Ada Lovelace"
+    assert len(found.tree) == 40
+    assert found.committed.endswith("+00:00")
+
+
+def test_without_a_sha_the_head_of_the_branch_is_taken(origin: Origin) -> None:
+    sha = origin.push({"a": "1"}, "feature/ü")
+    found = origin.block.find(Commit(repository="hello", branch="feature/ü"))
+    assert found.commit.sha == sha
+
+
+def test_the_archive_is_exactly_that_commit(origin: Origin) -> None:
+    first = origin.push({"a": "1"})
+    origin.push({"b": "2"})
+    block = origin.block
+    block.find(Commit(repository="hello", branch="master"))
+    with block.archive("hello", first) as tar, tarfile.open(fileobj=tar) as archive:
+        assert archive.getnames() == ["a"]
+
+
+def test_the_mirror_is_fetched_and_not_cloned_anew(origin: Origin, home: Path) -> None:
+    origin.push({"a": "1"})
+    origin.block.find(Commit(repository="hello", branch="master"))
+    mark = home / "mirrors" / "hello.git" / "mark"
+    mark.touch()
+    sha = origin.push({"a": "2"})
+    assert origin.block.find(Commit(repository="hello", branch="master")).commit.sha == sha
+    assert mark.exists()
+
+
+def test_a_commit_that_never_was_is_a_clear_message(origin: Origin) -> None:
+    origin.push({"a": "1"})
+    with pytest.raises(CommitNotFound, match=r"no commit 1111.*master is at"):
+        origin.block.find(Commit(repository="hello", branch="master", sha="1" * 40))
+
+
+def test_a_commit_that_was_force_pushed_away_is_not_built(origin: Origin) -> None:
+    first = origin.push({"a": "1"})
+    away = origin.push({"a": "2"})
+    origin.block.find(Commit(repository="hello", branch="master"))
+    origin.push_ref(first, "master", force=True)
+    with pytest.raises(CommitNotOnBranch, match="force-pushed"):
+        origin.block.find(Commit(repository="hello", branch="master", sha=away))
+
+
+def test_a_branch_that_was_deleted_is_a_clear_message(origin: Origin) -> None:
+    sha = origin.push({"a": "1"})
+    with pytest.raises(CommitNotOnBranch, match="branch gone is gone"):
+        origin.block.find(Commit(repository="hello", branch="gone", sha=sha))
+
+
+def test_an_older_commit_of_the_branch_is_found(origin: Origin) -> None:
+    older = origin.push({"a": "1"})
+    origin.push({"a": "2"})
+    found = origin.block.find(Commit(repository="hello", branch="master", sha=older))
+    assert found.commit.sha == older
+
+
+def test_every_other_branch_is_no_branch_to_build(origin: Origin) -> None:
+    with pytest.raises(BadInput, match="No branch was given"):
+        origin.block.find(Commit(repository="hello", branch="*"))
+
+
+@pytest.mark.parametrize("branch", ["--upload-pack=touch /tmp/pwned", "-x", "a b", "a..b", ""])
+def test_a_branch_that_git_would_read_as_an_option_is_refused(branch: str) -> None:
+    with pytest.raises(ValidationError):
+        Commit(repository="hello", branch=branch)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["--upload-pack=x", "http://example.com/a.git", "ext::sh -c x", "relative", "https://a:b@c/d"],
+)
+def test_a_url_that_is_not_safe_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError):
+        GitHubRepository(url=url, webhook_secret=SECRET)
+
+
+def test_a_repository_that_is_not_there_says_where_to_look(tmp_path: Path) -> None:
+    block = GitHubRepository(url=str(tmp_path / "none.git"), webhook_secret=SECRET)
+    with pytest.raises(RepositoryRefused, match="Check URL and token"):
+        block.find(Commit(repository="hello", branch="master"))
+
+
+def test_a_server_that_does_not_answer_is_worth_a_second_try() -> None:
+    block = GitHubRepository(url="https://127.0.0.1:9/a/b.git", webhook_secret=SECRET)
+    with pytest.raises(RepositoryUnreachable) as caught:
+        block.find(Commit(repository="hello", branch="master"))
+    assert caught.value.retryable
+
+
+def test_the_token_is_in_no_argument_no_url_and_no_message() -> None:
+    block = GitHubRepository(
+        url="https://127.0.0.1:9/a/b.git", webhook_secret=SECRET, token=SecretStr("ghp_secret")
+    )
+    with pytest.raises(RepositoryUnreachable) as caught:
+        block.find(Commit(repository="hello", branch="master"))
+    assert "ghp_secret" not in f"{caught.value!r} {caught.value.__cause__!r} {block!r}"
+
+
+def test_hooks_and_configuration_of_the_host_are_not_used(
+    origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin.push({"a": "1"})
+    mark = tmp_path / "mark"
+    config = tmp_path / "config"
+    config.write_text(f"[core]\n\tfsmonitor = touch {mark}\n\tsshCommand = touch {mark}\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    origin.block.find(Commit(repository="hello", branch="master"))
+    assert not mark.exists()
+
+
+def test_an_unknown_field_of_the_block_is_refused() -> None:
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        GitHubRepository(url="https://github.com/a/b", webhook_secret=SECRET, tokne="x")
+
+
+def test_attributes_of_the_commit_leave_nothing_out_and_change_nothing(origin: Origin) -> None:
+    files = {".gitattributes": "tests export-ignore\nid export-subst\n", "id": "$Format:%H$"}
+    sha = origin.push({**files, "tests/test.py": "x"})
+    block = origin.block
+    block.find(Commit(repository="hello", branch="master"))
+    with block.archive("hello", sha) as tar, tarfile.open(fileobj=tar) as archive:
+        assert "tests/test.py" in archive.getnames()
+        content = archive.extractfile("id")
+        assert content
+        assert content.read() == b"$Format:%H$"
+
+
+def test_a_mirror_that_was_left_half_made_is_mended(origin: Origin, home: Path) -> None:
+    sha = origin.push({"a": "1"})
+    (home / "mirrors" / "hello.git" / "objects").mkdir(parents=True)
+    assert origin.block.find(Commit(repository="hello", branch="master")).commit.sha == sha
+
+
+def test_a_commit_of_a_time_that_no_calendar_has_is_found(origin: Origin) -> None:
+    origin.push({"a": "1"})
+    work = str(origin.work)
+    tree = example.git("-C", work, "write-tree")
+    raw = (
+        f"tree {tree}\nauthor A <a@b> 99999999999999 +0000\ncommitter A <a@b> 99999999999999 +0000"
+    )
+    file = origin.work.parent / "raw"
+    file.write_text(f"{raw}\n\nLate\n")
+    sha = example.git("-C", work, "hash-object", "-t", "commit", "-w", "--literally", str(file))
+    origin.push_ref(sha, "late")
+    found = origin.block.find(Commit(repository="hello", branch="late"))
+    assert found.commit.sha == sha

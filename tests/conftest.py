@@ -1,0 +1,160 @@
+"""What tests share: a real engine, a real registry, a real git repository, free ports."""
+
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from blocks.engine import DockerHost, Engine, Service
+from blocks.registry import Registry
+from blocks.repository import GitHubRepository
+from deployments import example, host_images
+from deployments.engine_start import start_engine
+from domain.errors import RegistryUnavailable, SamebitsError
+from tests.slack import EmulatorMissing, Slack, running_slack
+from tests.waiting import wait_until
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def name() -> str:
+    """Begins the name of everything that this test session makes on the engine."""
+    return f"samebits-test-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture(scope="session")
+def docker_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerHost]:
+    """A running engine; started here, and ended, where none answers."""
+    log = tmp_path_factory.mktemp("engine") / "dockerd.log"
+    child = start_engine(dict(os.environ), log)
+    try:
+        with Engine(DockerHost()) as engine:
+            host_images.ensure_images(engine)
+        yield DockerHost()
+    finally:
+        if child:
+            child.stop(30)
+
+
+@pytest.fixture
+def engine(docker_host: DockerHost) -> Iterator[Engine]:
+    """A connection to the engine."""
+    with Engine(docker_host) as connection:
+        yield connection
+
+
+@dataclass(frozen=True)
+class RunningRegistry:
+    """A registry of the tests' own, and the container that it runs in."""
+
+    block: Registry
+    container: str
+
+
+@pytest.fixture(scope="session")
+def running_registry(docker_host: DockerHost, name: str) -> Iterator[RunningRegistry]:
+    """A real registry on a free port."""
+    port, container = free_port(), f"{name}-registry"
+    block = Registry(address=f"127.0.0.1:{port}")
+    with Engine(docker_host) as engine:
+        service = Service(
+            container,
+            host_images.registry().name,
+            labels={"samebits.role": "registry"},
+            ports={5000: ("127.0.0.1", port)},
+        )
+        engine.create(service)
+        try:
+            wait_until(lambda: _answers(block), 20)
+            yield RunningRegistry(block, container)
+        finally:
+            engine.remove(container)
+
+
+@pytest.fixture
+def registry(running_registry: RunningRegistry) -> Registry:
+    """The block of the tests' registry."""
+    return running_registry.block
+
+
+def _answers(registry: Registry) -> bool:
+    try:
+        registry.manifest(registry.repository("none"), "none")
+    except RegistryUnavailable:
+        return False
+    except SamebitsError:
+        return True
+    return True
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder of the test's own."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("SAMEBITS_HOME", str(folder))
+    return folder
+
+
+class Origin:
+    """A bare git repository as a remote, and a clone to push from."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bare, self.work = folder / "origin.git", folder / "work"
+        example.git("init", "--quiet", "--bare", "--initial-branch=master", str(self.bare))
+        example.git("clone", "--quiet", str(self.bare), str(self.work))
+        example.git("-C", str(self.work), "checkout", "--quiet", "-b", "master")
+
+    @property
+    def block(self) -> GitHubRepository:
+        """The block of this repository."""
+        return GitHubRepository(url=str(self.bare), webhook_secret="a long secret")
+
+    def push(self, files: dict[str, str], branch: str = "master", subject: str = "A change") -> str:
+        """Commit files, and push them to a branch; returns the SHA."""
+        for path, text in files.items():
+            target = self.work / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+        sha = example.commit(self.work, subject)
+        self.push_ref(sha, branch)
+        return sha
+
+    def push_ref(self, sha: str, branch: str, *, force: bool = False) -> None:
+        """Point a branch at a commit."""
+        forced = ["--force"] if force else []
+        example.git(
+            "-C", str(self.work), "push", "--quiet", *forced, "origin", f"{sha}:refs/heads/{branch}"
+        )
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Origin:
+    """A git repository to push to."""
+    return Origin(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def running_channel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slack]:
+    """A running Slack for all tests."""
+    try:
+        with running_slack(tmp_path_factory.mktemp("slack")) as slack:
+            yield slack
+    except EmulatorMissing as error:
+        pytest.skip(f"the Slack emulator cannot run: {error}")
+
+
+@pytest.fixture
+def slack(running_channel: Slack) -> Slack:
+    """A Slack whose channel is empty."""
+    running_channel.clear()
+    return running_channel

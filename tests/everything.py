@@ -1,0 +1,45 @@
+"""Every test but the pure ones, on one engine: the end-to-end tests beside all others.
+
+usage: python -m tests.everything
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from blocks.engine import DockerHost, Engine
+from deployments import host_images
+from deployments.engine_start import start_engine
+from domain.errors import SamebitsError
+
+PYTEST = [sys.executable, "-m", "pytest", "--durations=5"]
+
+
+def main() -> int:
+    """Run them; returns 0 only if all of them passed."""
+    with tempfile.TemporaryDirectory() as folder:
+        engine = start_engine(dict(os.environ), Path(folder, "dockerd.log"))
+        try:
+            with Engine(DockerHost()) as connection:
+                host_images.ensure_images(connection)
+            with Path(folder, "rooms.log").open("w+") as log:
+                rooms = subprocess.Popen(
+                    [*PYTEST, "tests/blocks", "tests/deployments"], stdout=log, stderr=log
+                )
+                whole = subprocess.run([*PYTEST, "tests/e2e"], check=False).returncode
+                code = rooms.wait()
+                log.seek(0)
+                print(log.read())
+        finally:
+            if engine:
+                engine.stop(30)
+    return whole or code
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except SamebitsError as error:
+        sys.exit(str(error))
