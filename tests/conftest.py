@@ -87,6 +87,14 @@ def registry(running_registry: RunningRegistry) -> Registry:
     return running_registry.block
 
 
+def remove_images(host: DockerHost, source: str) -> None:
+    """Remove all that was built from a source repository, whatever its names."""
+    with host.get_client() as client:
+        label = f"org.opencontainers.image.source={source}"
+        for image in client.images.list(filters={"label": label}):
+            client.images.remove(image.id, force=True)
+
+
 def _answers(registry: Registry) -> bool:
     try:
         registry.manifest(registry.repository("none"), "none")

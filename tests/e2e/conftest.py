@@ -14,7 +14,7 @@ from deployments import example
 from deployments.demo_watch import Watch
 from deployments.settings import SystemSettings
 from deployments.system import System
-from tests.conftest import free_port
+from tests.conftest import free_port, remove_images
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +46,7 @@ def system(settings: SystemSettings, docker_host: DockerHost) -> Iterator[System
             engine.remove(f"{settings.name}-registry")
             engine.remove_volume(f"{settings.name}-registry")
             engine.remove_network(f"{settings.name}-registry")
+        remove_images(docker_host, str(example.bare_repository(settings)))
 
 
 async def _stacks() -> dict[str, DockerStack]:

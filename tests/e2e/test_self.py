@@ -2,17 +2,19 @@
 
 import shutil
 import subprocess
+import uuid
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
+from blocks.engine import DockerHost
 from blocks.prefect_api import prefect_api
 from blocks.repository import GitHubRepository
 from deployments import example
 from deployments.demo_watch import Watch
 from deployments.provisioning import PROJECT
-from tests.conftest import Origin
+from tests.conftest import Origin, remove_images
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
@@ -20,7 +22,7 @@ COMMAND = "import flows.pipeline, flows.redeploy, deployments.service, deploymen
 
 
 async def test_the_pipeline_builds_and_tests_this_repository_with_its_own_dockerfile(
-    watch: Watch, origin: Origin
+    watch: Watch, origin: Origin, docker_host: DockerHost
 ) -> None:
     sha = copied_into(origin)
     repository = GitHubRepository(url=str(origin.bare), webhook_secret=SecretStr("not used here"))
@@ -35,12 +37,15 @@ async def test_the_pipeline_builds_and_tests_this_repository_with_its_own_docker
         await client.create_flow_run_from_deployment(
             others.id, parameters={"commit": commit, "settings": settings}
         )
-    run = await watch.finished(sha, "master", 1, print, seconds=300)
+    try:
+        run = await watch.finished(sha, "master", 1, print, seconds=300)
+    finally:
+        remove_images(docker_host, str(origin.bare))
     run.must_have("COMPLETED", ["build", "test"], executed=["build", "test"])
 
 
 def copied_into(origin: Origin) -> str:
-    """The files of this repository as one commit of another; its SHA."""
+    """The files of this repository as one commit of another, like no other before; its SHA."""
     listed = subprocess.run(
         ["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True
     )
@@ -49,6 +54,8 @@ def copied_into(origin: Origin) -> str:
             target = Path(origin.work, name)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
+    # Content that an engine has built before would not be built again.
+    Path(origin.work, "MARKER").write_text(uuid.uuid4().hex)
     sha = example.commit(origin.work, "This very repository")
     origin.push_ref(sha, "master")
     return sha
