@@ -13,7 +13,7 @@ import pytest
 
 from blocks.engine import Container, DockerHost, Engine
 from deployments import example
-from tests.conftest import free_port
+from tests.conftest import free_port, remove_images
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -92,6 +92,7 @@ def test_ctrl_c_stops_all_that_it_started_and_the_next_start_tells_what_was_cut_
         engine.remove(registry.name)
         engine.remove_volume(registry.name)
         engine.remove_network(registry.name)
+    remove_images(docker_host, str(tmp_path / "home" / "example" / f"{example.NAME}.git"))
 
 
 def kill_the_worker(home: str, log: Path) -> None:
