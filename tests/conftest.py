@@ -26,6 +26,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def unique() -> str:
+    """Content that no engine has built before."""
+    return uuid.uuid4().hex
+
+
 @pytest.fixture(scope="session")
 def name() -> str:
     """Begins the name of everything that this test session makes on the engine."""

@@ -4,7 +4,6 @@ import asyncio
 import json
 import subprocess
 import sys
-import uuid
 
 import httpx
 import pytest
@@ -24,15 +23,12 @@ from deployments.service import CHANNEL
 from deployments.system import System
 from domain.github import signature
 from domain.settings import BuildSettings
+from tests.conftest import unique
 from tests.e2e.conftest import Clone
 from tests.slack import Slack
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
-
-
-def unique() -> str:
-    return uuid.uuid4().hex
 
 
 async def ended(watch: Watch, sha: str, branch: str, attempt: int = 1) -> Seen:

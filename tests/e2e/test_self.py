@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import uuid
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from blocks.repository import GitHubRepository
 from deployments import example
 from deployments.demo_watch import Watch
 from deployments.provisioning import PROJECT
-from tests.conftest import Origin, remove_images
+from tests.conftest import Origin, remove_images, unique
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
@@ -45,7 +44,7 @@ async def test_the_pipeline_builds_and_tests_this_repository_with_its_own_docker
 
 
 def copied_into(origin: Origin) -> str:
-    """The files of this repository as one commit of another, like no other before; its SHA."""
+    """The files of this repository and a mark of its own, as one commit of another; its SHA."""
     listed = subprocess.run(
         ["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True
     )
@@ -54,8 +53,7 @@ def copied_into(origin: Origin) -> str:
             target = Path(origin.work, name)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
-    # Content that an engine has built before would not be built again.
-    Path(origin.work, "MARKER").write_text(uuid.uuid4().hex)
+    Path(origin.work, "MARKER").write_text(unique())
     sha = example.commit(origin.work, "This very repository")
     origin.push_ref(sha, "master")
     return sha

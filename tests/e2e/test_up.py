@@ -7,24 +7,48 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from blocks.engine import Container, DockerHost, Engine
 from deployments import example
+from deployments.settings import SystemSettings
 from tests.conftest import free_port, remove_images
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 
-def environment(home: Path, name: str) -> dict[str, str]:
+@pytest.fixture
+def up_name(name: str) -> str:
+    """Name of the system that is started here."""
+    return f"{name}-up"
+
+
+@pytest.fixture
+def example_bare(tmp_path: Path) -> Path:
+    """The bare repository that the system makes."""
+    return example.bare_repository(SystemSettings(home=tmp_path / "home"))
+
+
+@pytest.fixture
+def variables(
+    docker_host: DockerHost, tmp_path: Path, up_name: str, example_bare: Path
+) -> Iterator[dict[str, str]]:
+    """The environment of that system; afterwards nothing of it is left on the engine."""
     ports = {
         f"SAMEBITS_{part}_PORT": str(free_port())
         for part in ("PREFECT", "RECEIVER", "REGISTRY", "STAGE", "PROD")
     }
-    return os.environ | ports | {"SAMEBITS_HOME": str(home), "SAMEBITS_NAME": name}
+    home = {"SAMEBITS_HOME": str(tmp_path / "home"), "SAMEBITS_NAME": up_name}
+    yield os.environ | ports | home
+    with Engine(docker_host) as engine:
+        engine.remove(f"{up_name}-registry")
+        engine.remove_volume(f"{up_name}-registry")
+        engine.remove_network(f"{up_name}-registry")
+    remove_images(docker_host, str(example_bare))
 
 
 def up(variables: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
@@ -41,9 +65,8 @@ def up(variables: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
 
 @pytest.mark.parametrize("part", ["PREFECT", "RECEIVER", "REGISTRY", "STAGE"])
 def test_a_port_that_is_taken_is_one_clear_message_and_nothing_is_left(
-    part: str, docker_host: DockerHost, tmp_path: Path, name: str
+    part: str, docker_host: DockerHost, variables: dict[str, str], up_name: str
 ) -> None:
-    variables = environment(tmp_path / "home", f"{name}-up")
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -59,13 +82,16 @@ def test_a_port_that_is_taken_is_one_clear_message_and_nothing_is_left(
     assert done.returncode == 1
     assert re.match(rf"Port \d+ is taken.*SAMEBITS_{part}_PORT=… make up\n\Z", done.stderr)
     with Engine(docker_host) as engine:
-        assert engine.container(f"{name}-up-registry") is None
+        assert engine.container(f"{up_name}-registry") is None
 
 
 def test_ctrl_c_stops_all_that_it_started_and_the_next_start_tells_what_was_cut_off(
-    docker_host: DockerHost, tmp_path: Path, name: str
+    docker_host: DockerHost,
+    tmp_path: Path,
+    variables: dict[str, str],
+    up_name: str,
+    example_bare: Path,
 ) -> None:
-    variables = environment(tmp_path / "home", f"{name}-up")
     log, channel = tmp_path / "up.log", tmp_path / "home" / "channel.jsonl"
     for start in (1, 2):
         log.unlink(missing_ok=True)
@@ -73,8 +99,8 @@ def test_ctrl_c_stops_all_that_it_started_and_the_next_start_tells_what_was_cut_
         try:
             wait_until(lambda: "Ctrl-C stops" in log.read_text(), 120, "it is up")
             if start == 1:
-                push_endless_tests(tmp_path / "home", tmp_path / "clone")
-                wait_until(lambda: bool(running_tests(docker_host, f"{name}-up")), 60, "tests run")
+                push_endless_tests(example_bare, tmp_path / "clone")
+                wait_until(lambda: bool(running_tests(docker_host, up_name)), 60, "tests run")
             else:
                 wait_until(lambda: "system was stopped" in channel.read_text(), 30, "told the end")
                 kill_the_worker(variables["SAMEBITS_HOME"], log)
@@ -84,15 +110,11 @@ def test_ctrl_c_stops_all_that_it_started_and_the_next_start_tells_what_was_cut_
         assert code == 0, log.read_text()
         assert "Traceback" not in log.read_text()
         assert not processes_of(variables["SAMEBITS_HOME"])
-        assert not running_tests(docker_host, f"{name}-up")
+        assert not running_tests(docker_host, up_name)
     with Engine(docker_host) as engine:
-        registry = engine.container(f"{name}-up-registry")
+        registry = engine.container(f"{up_name}-registry")
         assert registry
         assert not registry.running
-        engine.remove(registry.name)
-        engine.remove_volume(registry.name)
-        engine.remove_network(registry.name)
-    remove_images(docker_host, str(tmp_path / "home" / "example" / f"{example.NAME}.git"))
 
 
 def kill_the_worker(home: str, log: Path) -> None:
@@ -109,8 +131,8 @@ def kill_the_worker(home: str, log: Path) -> None:
     )
 
 
-def push_endless_tests(home: Path, work: Path) -> None:
-    example.git("clone", "--quiet", str(home / "example" / "hello-service.git"), str(work))
+def push_endless_tests(bare: Path, work: Path) -> None:
+    example.git("clone", "--quiet", str(bare), str(work))
     (work / "Makefile").write_text("test:\n\tsleep 600\n")
     example.commit(work, "Endless")
     example.git("-C", str(work), "push", "--quiet", "origin", "HEAD:refs/heads/feature/endless")
