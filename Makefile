@@ -12,8 +12,12 @@ setup: .venv/ready  ## install what is missing: the environment, and where none 
 up: setup  ## run the whole system in the foreground; Ctrl-C stops it
 	@exec .venv/bin/samebits up
 
-demo: setup  ## run the main job once, end to end, and check that all of it held
+demo: setup  ## run the main job once, end to end, and check that all of it held; TARGET=aws: on ECR and ECS
+ifeq ($(TARGET),aws)
+	@$(RUN) python -m tests.aws.demo
+else
 	@.venv/bin/samebits demo
+endif
 
 test: setup check  ## run every test
 	@$(RUN) python -m tests.everything

@@ -1,6 +1,6 @@
 """A stack on a Docker host: one version serves behind a traffic switch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -8,15 +8,13 @@ from prefect.blocks.core import Block
 from prefect.types import SecretDict
 from pydantic import ConfigDict, Field
 
+from blocks.contracts import ImageRegistry, Log, Stack
 from blocks.engine import DockerHost, Engine
-from blocks.registry import Registry
-from blocks.stack_host import Serving, StackHost, serving_of
-from domain.image import PublishedImage
-
-Log = Callable[[str], None]
+from blocks.stack_host import StackHost, serving_of
+from domain.image import PublishedImage, Serving
 
 
-class DockerStack(Block):
+class DockerStack(Stack, Block):
     """A stack on a Docker host: containers behind haproxy, switched without a failed request."""
 
     _block_type_name = "Samebits: Docker stack"
@@ -83,7 +81,9 @@ class DockerStack(Block):
         examples=["haproxy:2.8-alpine"],
     )
 
-    def deploy(self, name: str, image: PublishedImage, registry: Registry, log: Log) -> Serving:
+    def deploy(
+        self, name: str, image: PublishedImage, registry: ImageRegistry, log: Log
+    ) -> Serving:
         """Put an image on the stack called `name`: start, wait for health, switch, drain, stop.
 
         Raises DeployFailed where the new version does not become healthy; the old one serves on.

@@ -1,10 +1,12 @@
 """Loading blocks by name, with a message that helps where one is missing."""
 
 import logging
-from typing import TypeVar, cast
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
 
+from prefect import get_client
 from prefect.blocks.core import Block
-from prefect.client.orchestration import PrefectClient
+from prefect.client.orchestration import PrefectClient, SyncPrefectClient
 from prefect.exceptions import ObjectNotFound
 
 from domain.errors import UnknownBlock
@@ -25,6 +27,36 @@ def load(kind: type[AnyBlock], name: str) -> AnyBlock:
         return cast("AnyBlock", kind.load(name, validate=True, _sync=True))  # type: ignore[call-arg]
     except (ValueError, RuntimeError) as error:
         raise _broken(slug, name, error) from error
+
+
+def load_one_of(kinds: Sequence[type[Any]], name: str) -> Any:
+    """The block of this name, of whichever of these kinds it is.
+
+    Raises UnknownBlock where there is none, it is broken, or two kinds have one of this name.
+    """
+    with get_client(sync_client=True) as client:
+        there = [kind for kind in kinds if _is_there(client, kind, name)]
+    slugs = [kind.get_block_type_slug() for kind in there or kinds]
+    if not there:
+        raise UnknownBlock(
+            f"There is no block called {name!r} of any of these kinds: {', '.join(slugs)}.",
+            hint="Create one in the Prefect UI, under Blocks, or correct the name.",
+        )
+    if len(there) > 1:
+        raise UnknownBlock(
+            f"Several blocks are called {name!r}: {', '.join(f'{s}/{name}' for s in slugs)}.",
+            why="Which of them is meant is not clear.",
+            hint="Delete all but one in the Prefect UI, or give them names of their own.",
+        )
+    return load(there[0], name)
+
+
+def _is_there(client: SyncPrefectClient, kind: type[Block], name: str) -> bool:
+    try:
+        client.read_block_document_by_name(name, kind.get_block_type_slug(), include_secrets=False)
+    except ObjectNotFound:
+        return False
+    return True
 
 
 async def load_if_there(client: PrefectClient, kind: type[AnyBlock], name: str) -> AnyBlock | None:

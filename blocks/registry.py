@@ -12,6 +12,7 @@ import httpx
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, SecretStr, field_validator
 
+from blocks.contracts import ImageRegistry
 from domain.errors import RegistryRefused, RegistryUnavailable
 from domain.image import Manifest
 from domain.names import one_line
@@ -24,7 +25,7 @@ _MANIFESTS = (
 )
 
 
-class Registry(Block):
+class Registry(ImageRegistry, Block):
     """An image registry: where tested images are published."""
 
     _block_type_name = "Samebits: registry"

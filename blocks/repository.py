@@ -42,6 +42,8 @@ _TIMEOUT_SECONDS = 300
 _ATTRIBUTES = "* -export-ignore -export-subst\n"
 _FETCH = ("git", "fetch", "--quiet", "--prune", "--no-tags", "--no-recurse-submodules")
 
+DEFAULT_REGISTRY = "default"
+
 
 class Revision(BaseModel):
     """A commit that was looked up in git."""
@@ -76,6 +78,12 @@ class GitHubRepository(Block):
         min_length=8,
         description="Secret of the webhook; the same as in the webhook's settings on GitHub",
         examples=["a long random text"],
+    )
+    registry: str = Field(
+        default=DEFAULT_REGISTRY,
+        pattern=r"^[a-z0-9]+(?:-[a-z0-9]+)*$",
+        description="Name of the block of the registry that its images are published to",
+        examples=["ecr"],
     )
 
     @field_validator("url")

@@ -4,13 +4,12 @@ import hashlib
 import ipaddress
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from blocks.engine import Container, Engine, Service
 from blocks.switch import CONFIG_PATH, FRONT_PORT, SLOTS, Switch, haproxy_config
 from domain.errors import DeployFailed, SwitchFailed
-from domain.image import PublishedImage
+from domain.image import PublishedImage, Serving
 
 if TYPE_CHECKING:
     from blocks.docker_stack import DockerStack
@@ -18,15 +17,6 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.1
 _SLOT, _SETTINGS = "samebits.slot", "samebits.settings"
 Log = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Serving:
-    """What a stack runs now."""
-
-    container: str
-    digest: str
-    sha: str
 
 
 class StackHost:
@@ -264,7 +254,7 @@ class StackHost:
 def serving_of(container: Container) -> Serving:
     """What a version's container says of itself."""
     labels = container.labels
-    return Serving(container.name, labels["samebits.digest"], labels["samebits.commit"])
+    return Serving(digest=labels["samebits.digest"], sha=labels["samebits.commit"])
 
 
 def _last_served(versions: list[Container]) -> Container | None:

@@ -33,7 +33,9 @@ def demo() -> None:
     """Run the main job once, end to end, and check that all of it held."""
     from deployments.demo import run_demo
 
-    if not run_demo(read_settings()):
+    held = run_demo(read_settings())
+    print("`make up` starts the system again, with these runs.")
+    if not held:
         sys.exit(1)
 
 

@@ -5,7 +5,7 @@ import json
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from rich.table import Table
 
 from blocks.prefect_api import prefect_api
 from deployments import example
+from deployments.demo_stacks import DemoStacks, docker_stacks
 from deployments.demo_watch import Load, Seen, Watch
 from deployments.settings import SystemSettings
 from deployments.system import System
@@ -24,6 +25,7 @@ from domain.errors import DemoFailed, SamebitsError
 
 REPORT = Path(".integrations/demo.json")
 NEEDED = "HELLO_GREETING"
+StacksOf = Callable[[SystemSettings], AbstractContextManager[DemoStacks]]
 
 
 @dataclass
@@ -42,10 +44,8 @@ class Scene:
 class Demo:
     """The five scenes, on a running system."""
 
-    def __init__(
-        self, settings: SystemSettings, watch: Watch, work: Path, console: Console
-    ) -> None:
-        self.settings, self.watch, self.work, self.console = settings, watch, work, console
+    def __init__(self, stacks: DemoStacks, watch: Watch, work: Path, console: Console) -> None:
+        self.stacks, self.watch, self.work, self.console = stacks, watch, work, console
         self.marker = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
         self.good = self.digest = ""
         self.scene = Scene("", self._feature)
@@ -93,7 +93,7 @@ class Demo:
         run.must_have("COMPLETED", everything, executed=everything)
         self.digest = self.scene.digest = self.watch.published(self.good) or ""
         self._must(bool(self.digest), "The registry has no image of the commit.")
-        await self._must_serve("stage", self.digest, f"good one of {self.marker}")
+        await self._must_serve(self.stacks.stage, self.digest, f"good one of {self.marker}")
 
     async def _release(self) -> None:
         self._push_ref(self.good, "release")
@@ -101,7 +101,7 @@ class Demo:
         everything = ["build", "test", "publish", "deploy"]
         run.must_have("COMPLETED", everything, executed=["publish", "deploy"])
         self.scene.digest = self.digest
-        await self._must_serve("prod", self.digest, f"good one of {self.marker}")
+        await self._must_serve(self.stacks.prod, self.digest, f"good one of {self.marker}")
 
     async def _red(self) -> None:
         self._write(
@@ -112,30 +112,30 @@ class Demo:
         run = await self._finished(sha, "master")
         run.must_have("FAILED", ["build", "test"], executed=["build", "test"])
         self._must(self.watch.published(sha) is None, "The red image was published.")
-        await self._must_serve("stage", self.digest, f"good one of {self.marker}")
+        await self._must_serve(self.stacks.stage, self.digest, f"good one of {self.marker}")
         await self.watch.told(run.id, "failed", "Grace Hopper", "FAILED (failures=1)")
 
     async def _unhealthy(self) -> None:
-        await self.watch.set_stack("stage", {})
+        await self.stacks.give_environment(self.stacks.stage, {})
         self._reset()
         self._write("VERSION", f"needy one of {self.marker}")
         self._write("NEEDS", NEEDED)
         sha = self._push("master", "Say hello as the settings want it")
-        with Load(f"http://127.0.0.1:{self.settings.stage_port}/") as load:
+        with Load(self.stacks.address(self.stacks.stage)) as load:
             run = await self._finished(sha, "master")
             everything = ["build", "test", "publish", "deploy"]
             run.must_have("FAILED", everything, executed=everything)
-            await self._must_serve("stage", self.digest, f"good one of {self.marker}")
+            await self._must_serve(self.stacks.stage, self.digest, f"good one of {self.marker}")
             await self.watch.told(run.id, "failed", f"The setting {NEEDED} is missing")
             self._say(f"{NEEDED} is added to the stack; the run is retried as the UI's button does")
             published = self.watch.published(sha)
-            await self.watch.set_stack("stage", {NEEDED: "Hello"})
+            await self.stacks.give_environment(self.stacks.stage, {NEEDED: "Hello"})
             await self.watch.retry(run.id)
             again = await self._finished(sha, "master", attempt=2)
         again.must_have("COMPLETED", everything, executed=["deploy"])
         self.scene.digest = self.watch.published(sha) or ""
         self._must(self.scene.digest == published, "The digest changed in the retry.")
-        await self._must_serve("stage", self.scene.digest, f"needy one of {self.marker}")
+        await self._must_serve(self.stacks.stage, self.scene.digest, f"needy one of {self.marker}")
         self._say(f"{load.sent} requests to stage meanwhile, {load.failed} failed")
         self._must(load.whole, "The load on stage broke off.")
         self._must(load.failed == 0, f"{load.failed} of {load.sent} requests failed: {load.faults}")
@@ -176,9 +176,8 @@ class Demo:
         return run
 
     async def _must_serve(self, stack: str, digest: str, version: str) -> None:
-        port = {"stage": self.settings.stage_port, "prod": self.settings.prod_port}[stack]
         async with httpx.AsyncClient(timeout=5) as client:
-            answer = (await client.get(f"http://127.0.0.1:{port}/")).text.strip()
+            answer = (await client.get(self.stacks.address(stack))).text.strip()
         serving = await self.watch.serving(stack)
         self._must(serving == digest, f"{stack} runs {serving}, not {digest}.")
         self._must(version in answer, f"{stack} answers {answer!r}, not as {version!r}.")
@@ -223,24 +222,25 @@ def _row(scene: Scene) -> dict[str, Any]:
     }
 
 
-def run_demo(settings: SystemSettings) -> bool:
-    """Start the system, play the demo, stop the system; True if all of it held."""
+def run_demo(settings: SystemSettings, stacks_of: StacksOf = docker_stacks) -> bool:
+    """Start the system, play the demo on its stacks, stop it; True if all of it held."""
     console = Console()
     REPORT.unlink(missing_ok=True)
     console.print("Starting the system")
     with ExitStack() as stack:
         stack.enter_context(System(settings, console.print).running())
+        stacks = stack.enter_context(stacks_of(settings))
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         example.git("clone", "--quiet", str(example.bare_repository(settings)), str(work))
 
         async def play() -> Demo:
             async with prefect_api() as client:
-                demo = Demo(settings, Watch(settings, client), work, console)
+                demo = Demo(stacks, Watch(settings, client), work, console)
                 await demo.play()
                 return demo
 
         demo = asyncio.run(play())
-        console.print("\nStopping the system; `make up` starts it again, with these runs.")
+        console.print("\nStopping the system")
     show(demo)
     held = sum(scene.passed for scene in demo.scenes)
     print(f"demo: {held} of {len(demo.scenes)}")

@@ -15,14 +15,11 @@ import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, TaskRun
 
-from blocks.docker_stack import DockerStack
-from blocks.loading import load
+from blocks.named import registry_of, stack_called
 from blocks.prefect_api import read_runs, read_steps, retry_run, run_url, step_name
-from blocks.registry import Registry
 from deployments import example
 from deployments.settings import SystemSettings
 from domain.errors import DemoFailed
-from flows.steps import REGISTRY
 
 _RUN_SECONDS = 120
 _LEAST_REQUESTS = 20
@@ -57,7 +54,7 @@ class Watch:
     def __init__(self, settings: SystemSettings, client: PrefectClient) -> None:
         self._settings, self._client = settings, client
         self._since = datetime.now(UTC) - timedelta(minutes=1)
-        self._registry = load(Registry, REGISTRY)
+        self._registry = registry_of(example.NAME)
 
     async def finished(
         self,
@@ -118,14 +115,8 @@ class Watch:
 
     async def serving(self, stack: str) -> str | None:
         """The digest that a stack runs."""
-        now = await asyncio.to_thread(load(DockerStack, stack).serving, stack)
+        now = await asyncio.to_thread(stack_called(stack).serving, stack)
         return now.digest if now else None
-
-    async def set_stack(self, stack: str, environment: dict[str, str]) -> None:
-        """Give a stack other settings."""
-        block = load(DockerStack, stack)
-        block.environment = environment
-        await block.save(stack, overwrite=True)
 
     async def told(self, run_id: UUID, *texts: str) -> None:
         """Wait until the channel's last message about a run holds all of these texts."""

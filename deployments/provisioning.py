@@ -16,8 +16,10 @@ from pydantic import SecretStr, ValidationError
 
 from blocks.all import DockerHost, DockerStack, GitHubRepository, Registry, SlackChannel
 from blocks.loading import load_if_there
+from blocks.named import REGISTRIES, STACKS
 from blocks.prefect_api import delete_deployments_but, prefect_api
 from blocks.registry import is_loopback
+from blocks.repository import DEFAULT_REGISTRY
 from deployments import example, host_images
 from deployments.environment import child_environment
 from deployments.processes import answers
@@ -28,7 +30,7 @@ from domain.errors import BadInput, ServerUnavailable, StartFailed, explained
 from domain.names import one_line
 from domain.routing import Target, check_mapping
 from domain.settings import Settings
-from flows.steps import ENGINE, REGISTRY
+from flows.steps import ENGINE
 
 POOL = "samebits"
 PROJECT = Path(__file__).parent.parent
@@ -53,7 +55,7 @@ def default_blocks(settings: SystemSettings) -> list[tuple[str, Block]]:
     }
     return [
         (ENGINE, DockerHost()),
-        (REGISTRY, Registry(address=f"127.0.0.1:{settings.registry_port}")),
+        (DEFAULT_REGISTRY, Registry(address=f"127.0.0.1:{settings.registry_port}")),
         (CHANNEL, SlackChannel()),
         ("stage", DockerStack(port=settings.stage_port, **stack)),
         ("prod", DockerStack(port=settings.prod_port, **stack)),
@@ -67,9 +69,11 @@ def default_blocks(settings: SystemSettings) -> list[tuple[str, Block]]:
     ]
 
 
-async def apply_deployments(settings: SystemSettings) -> None:
-    """Make the deployments just those of prefect.yaml."""
-    names = await asyncio.to_thread(_deploy_all, settings, PROJECT / "prefect.yaml")
+async def apply_deployments(
+    settings: SystemSettings, file: Path = PROJECT / "prefect.yaml"
+) -> None:
+    """Make the deployments just those of the file."""
+    names = await asyncio.to_thread(_deploy_all, settings, file)
     async with prefect_api() as client:
         # What the file does not name any more must not go on leading somewhere.
         await delete_deployments_but(client, names)
@@ -154,6 +158,11 @@ async def _work_pool(client: PrefectClient, runs_at_once: int) -> None:
 
 
 async def _keep_or_save(client: PrefectClient, name: str, block: Block) -> None:
+    # A name that a block of another kind has, e.g. an ECS stack, is that one's.
+    kinds = next((kinds for kinds in (REGISTRIES, STACKS) if type(block) in kinds), ())
+    others = [kind for kind in kinds if kind is not type(block)]
+    if any([await load_if_there(client, kind, name) for kind in others]):
+        return
     there = await load_if_there(client, type(block), name)
     # The embedded registry is where this system has just started it.
     moved = isinstance(there, Registry) and is_loopback(there.address)

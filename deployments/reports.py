@@ -58,8 +58,14 @@ def _steps(task_runs: list[TaskRun], whole: Status) -> tuple[StepReport, ...]:
         seconds: float | None = last[name].total_run_time.total_seconds()
         if whole.ended and (not status.ended or status is Status.CRASHED):
             status, seconds = whole, None
-        reports.append(StepReport(name=name, status=status, seconds=seconds))
+        note = _note(last[name]) if status is Status.PASSED else ""
+        reports.append(StepReport(name=name, status=status, seconds=seconds, note=note))
     return tuple(reports)
+
+
+def _note(step: TaskRun) -> str:
+    """What a step that passed says of itself, e.g. what the registry's scan has found."""
+    return one_line((step.state.message if step.state else "") or "", _MOST_TEXT)
 
 
 def _reason(message: str) -> str:

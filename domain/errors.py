@@ -148,6 +148,24 @@ class RegistryRefused(SamebitsError):
     """The registry refused the password, the permission or the request."""
 
 
+class TokenExpired(SamebitsError):
+    """The registry's login token expired in the middle of a push or pull."""
+
+    retryable = True
+
+
+class TagTaken(SamebitsError):
+    """The tag exists already, and the registry lets nobody move it."""
+
+
+class RepositoryMissing(SamebitsError):
+    """The registry has no repository of this name."""
+
+
+class VulnerableImage(SamebitsError):
+    """The registry's scan found what the registry's block refuses, or has no result."""
+
+
 class ImageChanged(SamebitsError):
     """The registry holds another image than the one that was tested."""
 
@@ -164,11 +182,15 @@ class NotPublished(SamebitsError):
 
 
 class DeployFailed(SamebitsError):
-    """The new version did not become healthy; the old one serves on."""
+    """The new version does not serve; the text says what does."""
 
 
 class SwitchFailed(SamebitsError):
     """The traffic switch did not do what it was told."""
+
+
+class StackUnusable(SamebitsError):
+    """A stack that cannot be deployed to as it stands: it is not there, or its block is unclear."""
 
 
 class UnknownStack(SamebitsError):
@@ -177,6 +199,19 @@ class UnknownStack(SamebitsError):
 
 class UnknownBlock(SamebitsError):
     """A block that does not exist or cannot be loaded."""
+
+
+# -- AWS --------------------------------------------------------------------------------------
+
+
+class AwsUnavailable(SamebitsError):
+    """AWS does not answer, throttles, or answers with a 5xx, however often it is asked."""
+
+    retryable = True
+
+
+class AwsRefused(SamebitsError):
+    """AWS refused the credentials, the role, the permission or the request."""
 
 
 # -- the system itself ------------------------------------------------------------------------

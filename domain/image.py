@@ -49,6 +49,15 @@ class PublishedImage(BaseModel):
         return f"{self.repository}@{self.digest}"
 
 
+class Serving(BaseModel):
+    """What a stack runs now: the digest, and the commit where the stack knows it (else empty)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    digest: str
+    sha: str = ""
+
+
 class Manifest(BaseModel):
     """A manifest in a registry: its own digest, and that of the config it names."""
 

@@ -49,13 +49,14 @@ _COLOURS = {
 
 
 class StepReport(BaseModel):
-    """A step of a run: its name, how it stands, and how long it took, in seconds."""
+    """A step of a run: its name, how it stands, how long it took in seconds, and what it noted."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     status: Status
     seconds: float | None = None
+    note: str = ""
 
 
 class RunReport(BaseModel):
@@ -121,6 +122,7 @@ def message_of(run: RunReport) -> Message:
         + (f" (attempt {run.attempt})" if run.attempt > 1 else ""),
         _what(run),
         _steps(run),
+        _notes(run),
         *_why(run.reason),
         _link(run.run_url, "run in the Prefect UI"),
     ]
@@ -145,6 +147,10 @@ def _steps(run: RunReport) -> str:
         + (f" {step.seconds:.1f} s" if step.status.ended and step.seconds is not None else "")
         for step in run.steps
     )
+
+
+def _notes(run: RunReport) -> str:
+    return "\n".join(f"{step.name}: {escaped(step.note)}" for step in run.steps if step.note)
 
 
 def _why(reason: str) -> list[str]:

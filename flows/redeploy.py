@@ -3,13 +3,12 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
-from blocks.loading import load
+from blocks.named import registry_of
 from blocks.prefect_api import recorded_image, run_log, stacks_of, tag_run
-from blocks.registry import Registry
 from domain.errors import BadInput, NotPublished, UnknownStack
 from domain.image import PublishedImage
 from domain.names import checked_digest, checked_name, checked_sha
-from flows.steps import REGISTRY, deploy
+from flows.steps import deploy
 
 
 def _run_name() -> str:
@@ -58,7 +57,7 @@ def _digest_of(repository: str, sha: str) -> str:
         checked_sha(sha)
     except BadInput as error:
         raise BadInput(error.what, hint="Give all 40 digits of the commit, or a digest.") from None
-    registry = load(Registry, REGISTRY)
+    registry = registry_of(repository)
     manifest = registry.manifest(registry.repository(repository), sha)
     if manifest is None:
         raise NotPublished(

@@ -11,11 +11,12 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.tasks import Task, exponential_backoff
 
-from blocks.docker_stack import DockerStack
+from blocks.contracts import ImageRegistry
 from blocks.engine import DockerHost, Engine, Limits, RunResult
 from blocks.home import one_at_a_time, system_name
 from blocks.junit import junit_table, parse_junit
 from blocks.loading import load
+from blocks.named import registry_of, stack_called
 from blocks.prefect_api import (
     ensure_limit,
     record_image,
@@ -23,15 +24,21 @@ from blocks.prefect_api import (
     run_log,
     show_markdown,
 )
-from blocks.registry import Registry
 from blocks.repository import GitHubRepository
 from domain.commit import Commit
-from domain.errors import AlreadyPublished, ImageVanished, SamebitsError, TestsFailed, TestsTimedOut
+from domain.errors import (
+    AlreadyPublished,
+    ImageVanished,
+    SamebitsError,
+    TagTaken,
+    TestsFailed,
+    TestsTimedOut,
+)
 from domain.image import BuiltImage, PublishedImage, TestedImage, same_bits
 from domain.settings import BuildSettings, TestSettings
 
-ENGINE = REGISTRY = "default"
-"""Names of the blocks that every repository shares."""
+ENGINE = "default"
+"""Name of the engine's block, which every repository shares."""
 
 KEY_LABEL = "samebits.build"
 _MOST_LOG_LINES = 20_000
@@ -111,23 +118,19 @@ def run_tests(image: BuiltImage, settings: TestSettings) -> TestedImage:
 @task(name="publish", cache_policy=RUN_ID + INPUTS, **KEPT, **HEALS)
 def publish(image: TestedImage) -> PublishedImage:
     """Push the tested image under the full SHA, and see that the registry holds just that one."""
-    registry, commit, log = load(Registry, REGISTRY), image.commit, run_log()
+    registry, commit, log = registry_of(image.commit.repository), image.commit, run_log()
     repository = registry.repository(commit.repository)
     found = registry.manifest(repository, commit.sha)
-    if found and not found.holds(image.image_id):
+    if found is None:
+        _push(image, registry, repository)
+        found = registry.manifest(repository, commit.sha)
+    elif not found.holds(image.image_id):
         raise AlreadyPublished(
             f"Commit {commit.sha} is published already, as {found.digest}, and that is another "
             f"image than {image.image_id}, which was tested now.",
             why="It was built again with other settings, or on another engine.",
             hint="Redeploy the published image, or push a new commit.",
         )
-    if found is None:
-        with _engine() as engine:
-            _ensure_present(engine, BuiltImage(commit=commit, image_id=image.image_id))
-            log(f"Pushing {image.image_id} as {repository}:{commit.sha}")
-            engine.tag(image.image_id, repository, commit.sha)
-            engine.push(repository, commit.sha, registry.auth())
-        found = registry.manifest(repository, commit.sha)
     if found is None:
         raise ImageVanished(
             f"The registry does not know {repository}:{commit.sha} after the push.",
@@ -140,10 +143,29 @@ def publish(image: TestedImage) -> PublishedImage:
     return published
 
 
-@task(name="deploy", cache_policy=NO_CACHE, **HEALS)
+def _push(image: TestedImage, registry: ImageRegistry, repository: str) -> None:
+    commit, log = image.commit, run_log()
+    with _engine() as engine:
+        _ensure_present(engine, BuiltImage(commit=commit, image_id=image.image_id))
+        log(f"Pushing {image.image_id} as {repository}:{commit.sha}")
+        engine.tag(image.image_id, repository, commit.sha)
+        try:
+            engine.push(repository, commit.sha, registry.auth())
+        except TagTaken as error:
+            log(f"Another run was faster; what it pushed is compared: {error}")
+
+
 def deploy(image: PublishedImage, stack: str) -> str:
-    """Run the published image on a stack, by digest; one deploy at a time. Returns the digest."""
-    room = load(DockerStack, stack)
+    """Run the published image on a stack, by digest. Returns the digest."""
+    state = _deploy(image, stack, return_state=True)
+    return cast("str", state.result(_sync=True))  # type: ignore[call-overload]
+
+
+@task(name="deploy", cache_policy=NO_CACHE, **HEALS)
+def _deploy(image: PublishedImage, stack: str) -> State[Any]:
+    """One deploy to a stack at a time; the state says what the registry's scan has found."""
+    room, registry, log = stack_called(stack), registry_of(image.commit.repository), run_log()
+    registry.admit(image, log)
     limit = ensure_limit(f"stack-{stack}")
     # A server that is away for a while must not cut a deploy in the middle.
     with concurrency(
@@ -152,9 +174,13 @@ def deploy(image: PublishedImage, stack: str) -> str:
         lease_duration=_LEASE_SECONDS,
         raise_on_lease_renewal_failure=False,
     ):
-        serving = room.deploy(stack, image, load(Registry, REGISTRY), run_log())
-    run_log()(f"{stack} serves {serving.digest} (commit {serving.sha})")
-    return serving.digest
+        serving = room.deploy(stack, image, registry, log)
+        registry.mark_deployed(image, stack)
+    log(f"{stack} serves {serving.digest} (commit {serving.sha})")
+    findings = registry.findings(image)
+    if findings:
+        show_markdown("scan", findings.markdown(), f"The registry's scan of {image.reference}")
+    return Completed(message=findings and f"scan: {findings.summary}", data=serving.digest)
 
 
 def _engine() -> Engine:
@@ -186,7 +212,7 @@ def _streamed_log() -> Callable[[str], None]:
 
 def _published_before(engine: Engine, commit: Commit, key: str) -> str | None:
     """The image of this commit from the registry, where it was built from the same content."""
-    registry = load(Registry, REGISTRY)
+    registry = registry_of(commit.repository)
     repository = registry.repository(commit.repository)
     manifest = registry.manifest(repository, commit.sha)
     if manifest is None:
@@ -204,7 +230,7 @@ def _ensure_present(engine: Engine, image: BuiltImage) -> None:
     """Have the image on the engine; from the registry by digest where it has gone from there."""
     if engine.image_id(image.image_id):
         return
-    registry = load(Registry, REGISTRY)
+    registry = registry_of(image.commit.repository)
     repository = registry.repository(image.commit.repository)
     manifest = registry.manifest(repository, image.commit.sha)
     if manifest is None or not manifest.holds(image.image_id):

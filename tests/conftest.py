@@ -14,6 +14,7 @@ from blocks.registry import Registry
 from blocks.repository import GitHubRepository
 from deployments import example, host_images
 from deployments.engine_start import start_engine
+from deployments.settings import SystemSettings
 from domain.errors import RegistryUnavailable, SamebitsError
 from tests.slack import EmulatorMissing, Slack, running_slack
 from tests.waiting import wait_until
@@ -98,6 +99,15 @@ def remove_images(host: DockerHost, source: str) -> None:
         label = f"org.opencontainers.image.source={source}"
         for image in client.images.list(filters={"label": label}):
             client.images.remove(image.id, force=True)
+
+
+def remove_system(host: DockerHost, settings: SystemSettings) -> None:
+    """Remove what a stopped system keeps on the engine: its registry, and what it built."""
+    with Engine(host) as engine:
+        engine.remove(f"{settings.name}-registry")
+        engine.remove_volume(f"{settings.name}-registry")
+        engine.remove_network(f"{settings.name}-registry")
+    remove_images(host, str(example.bare_repository(settings)))
 
 
 def _answers(registry: Registry) -> bool:

@@ -26,7 +26,9 @@ def main() -> int:
                 host_images.ensure_images(connection)
             with Path(folder, "rooms.log").open("w+") as log:
                 rooms = subprocess.Popen(
-                    [*PYTEST, "tests/blocks", "tests/deployments"], stdout=log, stderr=log
+                    [*PYTEST, "tests/blocks", "tests/deployments", "tests/aws"],
+                    stdout=log,
+                    stderr=log,
                 )
                 whole = subprocess.run([*PYTEST, "tests/e2e"], check=False).returncode
                 code = rooms.wait()

@@ -14,7 +14,10 @@ from domain.errors import (
     EngineUnavailable,
     RegistryRefused,
     RegistryUnavailable,
+    RepositoryMissing,
     SamebitsError,
+    TagTaken,
+    TokenExpired,
 )
 from domain.names import one_line
 
@@ -22,6 +25,11 @@ _AWAY = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSE
 _REFUSED = re.compile(
     r"unauthorized|authentication required|no basic auth|denied|forbidden|\b40[13]\b", re.IGNORECASE
 )
+# Amazon ECR's words; other registries know some of these faults, too.
+_EXPIRED = re.compile(r"token has expired", re.IGNORECASE)
+_IMMUTABLE = re.compile(r"tag is immutable|tag invalid", re.IGNORECASE)
+_NO_REPOSITORY = re.compile(r"name unknown|repository with name .* does not exist", re.IGNORECASE)
+_ACTION = re.compile(r"not authorized to perform: ([\w-]+:\w+)")
 _PASSING = re.compile(
     r"\b50[0234]\b|\b429\b|connection re(?:set|fused)|EOF|i/o timeout|no such host"
     r"|TLS handshake|toomanyrequests|received unexpected HTTP status|request canceled"
@@ -66,15 +74,28 @@ def push_error(reference: str, message: str) -> SamebitsError:
         return RegistryUnavailable(
             f"The registry did not take or give {reference}.", why=one_line(message, 300)
         )
-    if _REFUSED.search(said):
+    return _refusal(reference, said, one_line(message, 400))
+
+
+def _refusal(reference: str, said: str, why: str) -> SamebitsError:
+    """The error for what the registry does not want: it names what is to be changed."""
+    what = f"The registry refused {reference}."
+    if _EXPIRED.search(said):
+        return TokenExpired(what, why=why, hint="It is tried again with a new login.")
+    if _IMMUTABLE.search(said):
+        return TagTaken(what, why=why)
+    if _NO_REPOSITORY.search(said):
+        return RepositoryMissing(what, why=why, hint="Create the repository in the registry.")
+    if action := _ACTION.search(said):
         return RegistryRefused(
-            f"The registry refused {reference}.",
-            why=one_line(message, 300),
-            hint="Check user, password and permissions in the registry's block.",
+            what,
+            why=why,
+            hint=f"Allow {action[1]} in the role's policy; docs/aws.md lists what each role needs.",
         )
-    return RegistryRefused(
-        f"The registry refused {reference}.", why=one_line(message, 300), hint="See its log."
-    )
+    if _REFUSED.search(said):
+        hint = "Check user, password and permissions in the registry's block."
+        return RegistryRefused(what, why=why, hint=hint)
+    return RegistryRefused(what, why=why, hint="See its log.")
 
 
 def _unavailable(doing: str, error: Exception) -> EngineUnavailable:

@@ -36,6 +36,8 @@ def test_what_is_tried_again_heals_by_itself() -> None:
         "EngineUnavailable",
         "BaseImageUnavailable",
         "RegistryUnavailable",
+        "TokenExpired",
+        "AwsUnavailable",
         "ServerUnavailable",
         "ChannelUnavailable",
     }

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from blocks.docker_stack import DockerStack
-from blocks.engine import DockerHost, Engine
+from blocks.engine import DockerHost
 from blocks.loading import load_all
 from blocks.prefect_api import prefect_api
 from deployments import example
 from deployments.demo_watch import Watch
 from deployments.settings import SystemSettings
 from deployments.system import System
-from tests.conftest import free_port, remove_images
+from tests.conftest import free_port, remove_system
 
 
 @pytest.fixture(scope="session")
@@ -40,13 +40,9 @@ def system(settings: SystemSettings, docker_host: DockerHost) -> Iterator[System
             stacks = asyncio.run(_stacks())
             yield running
     finally:
-        with Engine(docker_host) as engine:
-            for stack_name, stack in stacks.items():
-                stack.destroy(stack_name)
-            engine.remove(f"{settings.name}-registry")
-            engine.remove_volume(f"{settings.name}-registry")
-            engine.remove_network(f"{settings.name}-registry")
-        remove_images(docker_host, str(example.bare_repository(settings)))
+        for stack_name, stack in stacks.items():
+            stack.destroy(stack_name)
+        remove_system(docker_host, settings)
 
 
 async def _stacks() -> dict[str, DockerStack]:

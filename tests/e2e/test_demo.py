@@ -9,6 +9,7 @@ from rich.console import Console
 from blocks.prefect_api import prefect_api
 from deployments import example
 from deployments.demo import Demo
+from deployments.demo_stacks import docker_stacks
 from deployments.demo_watch import Watch
 from deployments.system import System
 
@@ -21,7 +22,8 @@ async def test_the_five_scenes_of_the_demo_hold(system: System, tmp_path: Path) 
     example.git("clone", "--quiet", str(example.bare_repository(system.settings)), str(work))
     async with prefect_api() as client:
         watch = Watch(system.settings, client)
-        demo = Demo(system.settings, watch, work, Console(file=said, width=120))
-        assert await demo.play(), said.getvalue()
+        with docker_stacks(system.settings) as stacks:
+            demo = Demo(stacks, watch, work, Console(file=said, width=120))
+            assert await demo.play(), said.getvalue()
     assert [bool(scene.digest) for scene in demo.scenes] == [False, True, True, False, True]
     assert demo.scenes[1].digest == demo.scenes[2].digest

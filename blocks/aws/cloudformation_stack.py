@@ -1,0 +1,102 @@
+"""A stack on AWS CloudFormation: a template with a parameter that is the image."""
+
+from typing import ClassVar
+
+from prefect.blocks.core import Block
+from prefect_aws import AwsCredentials
+from pydantic import ConfigDict, Field
+
+from blocks.aws.cloudformation import CloudFormation
+from blocks.aws.connection import Aws
+from blocks.aws.ecs_service import EcsService
+from blocks.aws.stack_update import StackUpdate
+from blocks.aws.verification import serves_now, verified
+from blocks.contracts import ImageRegistry, Log, Stack
+from domain.errors import DeployFailed
+from domain.image import PublishedImage, Serving
+
+
+class CloudFormationStack(Stack, Block):
+    """A stack of CloudFormation, whose template takes the image as a parameter."""
+
+    _block_type_name = "Samebits: CloudFormation stack"
+    _block_type_slug = "samebits-cloudformation-stack"
+    _description = "A CloudFormation stack: each deploy is a change set with the image by digest."
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    credentials: AwsCredentials = Field(
+        description="Region, and the role that deploys to this stack",
+        examples=[
+            {
+                "region_name": "eu-west-1",
+                "assume_role_arn": "arn:aws:iam::123456789012:role/samebits-stage",
+            }
+        ],
+    )
+    stack: str = Field(
+        min_length=1, description="Name of the CloudFormation stack", examples=["samebits"]
+    )
+    parameter: str = Field(
+        pattern=r"^[A-Za-z0-9]+$",
+        description="Parameter of the template that takes the image",
+        examples=["StageImage"],
+    )
+    service_output: str = Field(
+        default="",
+        description="Output that is the ARN of the ECS service; without it nothing is verified",
+        examples=["StageService"],
+    )
+    container: str | None = Field(
+        default=None,
+        description="Container of the task definition that runs the image; needed with several",
+        examples=["web"],
+    )
+    timeout_seconds: int = Field(
+        default=1800,
+        ge=1,
+        description="How long an update may take; then it is stopped, with a rollback",
+        examples=[3600],
+    )
+
+    def deploy(
+        self,
+        name: str,  # noqa: ARG002 - the block says which stack it is
+        image: PublishedImage,
+        registry: ImageRegistry,  # noqa: ARG002 - AWS pulls with the task's own role
+        log: Log,
+    ) -> Serving:
+        """Update the stack; raises DeployFailed with the first event that failed."""
+        stack = self._stack()
+        try:
+            StackUpdate(stack, self.parameter, image, log, self.timeout_seconds).run()
+        except DeployFailed as error:
+            raise DeployFailed(
+                error.what,
+                why=error.why,
+                hint=" ".join(filter(None, (error.hint, self._serves(stack)))),
+                log=error.log,
+            ) from error
+        if not self.service_output:
+            log("The block names no service_output: which digest runs was not verified")
+            return Serving(digest=image.digest, sha=image.commit.sha)
+        return verified(self._service(stack), image)
+
+    def serving(self, name: str) -> Serving | None:  # noqa: ARG002
+        """What the stack's service runs; without one, what its parameter says."""
+        stack = self._stack()
+        if self.service_output:
+            return self._service(stack).serving()
+        digest = stack.parameters().get(self.parameter, "").partition("@")[2]
+        return Serving(digest=digest) if digest else None
+
+    def _serves(self, stack: CloudFormation) -> str:
+        if self.service_output:
+            return serves_now(self._service(stack))
+        return f"{self.parameter} is {stack.parameters().get(self.parameter) or 'empty'} now."
+
+    def _stack(self) -> CloudFormation:
+        return CloudFormation(Aws(self.credentials).cloudformation(), self.stack)
+
+    def _service(self, stack: CloudFormation) -> EcsService:
+        cluster, name = stack.service(self.service_output)
+        return EcsService(Aws(self.credentials), cluster, name, self.container)

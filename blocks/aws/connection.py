@@ -1,0 +1,109 @@
+"""Connections to AWS with the role of a credentials block, made anew for each step."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.credentials import (
+    CredentialProvider,
+    CredentialResolver,
+    DeferredRefreshableCredentials,
+    create_assume_role_refresher,
+)
+from prefect_aws import AwsCredentials
+
+from blocks.home import system_name
+from domain.errors import AwsRefused
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_ecr import ECRClient
+    from mypy_boto3_ecs import ECSClient
+    from mypy_boto3_logs import CloudWatchLogsClient
+
+# Bounded: what is refused as often as that stops the step, which its own retries or a person rerun.
+# Source: https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
+_PATIENT = Config(
+    retries={"mode": "adaptive", "total_max_attempts": 6},
+    connect_timeout=5,
+    read_timeout=60,
+    user_agent_extra="samebits",
+)
+
+
+class Aws:
+    """AWS as the role of a credentials block sees it.
+
+    The role is assumed on the first call, and again before its credentials expire, so a long
+    deploy does not end with them: prefect_aws's own clients are cached and never renewed.
+    """
+
+    def __init__(self, credentials: AwsCredentials) -> None:
+        self._credentials = credentials
+        if not credentials.region_name:
+            raise AwsRefused(
+                "The AWS credentials name no region.",
+                hint="Fill in region_name in the AWS Credentials block, e.g. eu-west-1.",
+            )
+        secret = credentials.aws_secret_access_key
+        self._base = partial(
+            boto3.Session,
+            aws_access_key_id=credentials.aws_access_key_id,
+            aws_secret_access_key=secret.get_secret_value() if secret else None,
+            aws_session_token=credentials.aws_session_token,
+            profile_name=credentials.profile_name,
+            region_name=credentials.region_name,
+        )
+        self._session = self._assumed() if credentials.assume_role_arn else self._base()
+
+    def ecr(self) -> "ECRClient":
+        """Amazon ECR."""
+        return self._session.client("ecr", **self._parameters())
+
+    def ecs(self) -> "ECSClient":
+        """Amazon ECS."""
+        return self._session.client("ecs", **self._parameters())
+
+    def cloudformation(self) -> "CloudFormationClient":
+        """AWS CloudFormation."""
+        return self._session.client("cloudformation", **self._parameters())
+
+    def logs(self, region: str | None = None) -> "CloudWatchLogsClient":
+        """Amazon CloudWatch Logs, of another region where one is given."""
+        elsewhere = {"region_name": region} if region else {}
+        return self._session.client("logs", **self._parameters() | elsewhere)
+
+    def _parameters(self) -> dict[str, Any]:
+        """What each client is made with: the block's own settings win over ours."""
+        own = self._credentials.aws_client_parameters.get_params_override()
+        return own | {"config": _PATIENT.merge(own.get("config") or Config())}
+
+    def _assumed(self) -> boto3.Session:
+        session = botocore.session.get_session()
+        resolver = CredentialResolver([_AssumedRole(self._refresher())])
+        session.register_component("credential_provider", resolver)
+        return boto3.Session(botocore_session=session, region_name=self._credentials.region_name)
+
+    def _refresher(self) -> Any:
+        own = self._credentials.assume_role_kwargs.get_params_override()
+        role = {
+            "RoleArn": self._credentials.assume_role_arn,
+            "RoleSessionName": f"samebits-{system_name()}"[:64],
+        }
+        sts = self._base().client("sts", **self._parameters())
+        return create_assume_role_refresher(sts, role | own)
+
+
+class _AssumedRole(CredentialProvider):
+    """Credentials of a role, asked for when they are first needed, and before they expire."""
+
+    METHOD = CANONICAL_NAME = "samebits-assume-role"
+
+    def __init__(self, refresh: Any) -> None:
+        super().__init__()
+        self._refresh = refresh
+
+    def load(self) -> DeferredRefreshableCredentials:
+        return DeferredRefreshableCredentials(refresh_using=self._refresh, method=self.METHOD)

@@ -1,0 +1,268 @@
+"""Amazon ECR as a registry: short-lived logins, immutable tags, scans.
+
+Source: https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_Operations.html
+"""
+
+import base64
+import binascii
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from botocore.exceptions import ClientError
+from prefect.blocks.core import Block
+from prefect_aws import AwsCredentials
+from pydantic import ConfigDict, Field
+
+from blocks.aws.connection import Aws
+from blocks.aws.faults import aws_faults, code_of
+from blocks.contracts import ImageRegistry, Log
+from domain.errors import (
+    AlreadyPublished,
+    ImageVanished,
+    RegistryRefused,
+    RepositoryMissing,
+    VulnerableImage,
+)
+from domain.findings import Finding, Findings, Severity
+from domain.image import Manifest, PublishedImage
+
+if TYPE_CHECKING:
+    from mypy_boto3_ecr import ECRClient
+
+_MEDIA_TYPES = [
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+]
+_SCANNED = ("COMPLETE", "ACTIVE")
+_SCANNING = ("PENDING", "IN_PROGRESS", "NOT STARTED")
+_POLL_SECONDS = 2.0
+_MOST_SHOWN = 20
+
+
+class EcrRegistry(ImageRegistry, Block):
+    """A private registry of Amazon ECR: where tested images are published."""
+
+    _block_type_name = "Samebits: ECR registry"
+    _block_type_slug = "samebits-ecr-registry"
+    _description = "Amazon ECR: the registry that tested images are published to."
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    credentials: AwsCredentials = Field(
+        description="Region, and the role that publishes",
+        examples=[
+            {
+                "region_name": "eu-west-1",
+                "assume_role_arn": "arn:aws:iam::123456789012:role/samebits-publish",
+            }
+        ],
+    )
+    namespace: str = Field(
+        default="",
+        pattern=r"^(?:[a-z0-9]+(?:[._/-][a-z0-9]+)*)?$",
+        description="Path before the repository's name",
+        examples=["my-team"],
+    )
+    account_id: str | None = Field(
+        default=None,
+        pattern=r"^\d{12}$",
+        description="Account that the repositories are in; without it the role's own",
+        examples=["123456789012"],
+    )
+    refuse_severity: Severity | None = Field(
+        default=None,
+        description="Deploy refuses an image in which the scan found this severity, or a worse one",
+        examples=["CRITICAL"],
+    )
+    scan_timeout_seconds: int = Field(
+        default=300,
+        ge=0,
+        description="How long deploy waits for the scan, where refuse_severity is set",
+        examples=[600],
+    )
+
+    def repository(self, name: str) -> str:
+        """The repository's URI, by ECR's own word; raises RepositoryMissing."""
+        full = "/".join(part for part in (self.namespace, name) if part)
+        with self._ecr(full) as (ecr, account):
+            found = ecr.describe_repositories(repositoryNames=[full], **account)
+            return found["repositories"][0]["repositoryUri"]
+
+    def auth(self) -> dict[str, str]:
+        """A login that lasts 12 hours at most; a new one on each call."""
+        with aws_faults("logging in to ECR"):
+            given = self._client.get_authorization_token()
+        token = given["authorizationData"][0]["authorizationToken"]
+        try:
+            user, _, password = base64.b64decode(token).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError) as error:
+            raise RegistryRefused("ECR gave a login that cannot be read.") from error
+        return {"username": user, "password": password}
+
+    def manifest(self, repository: str, reference: str) -> Manifest | None:
+        """The manifest of a tag or digest, with the digest that ECR calls it by; None for none."""
+        found = self._image(repository, reference)
+        if found is None:
+            return None
+        config = json.loads(found["imageManifest"]).get("config") or {}
+        return Manifest(digest=found["imageId"]["imageDigest"], config_digest=config.get("digest"))
+
+    def mark_deployed(self, image: PublishedImage, stack: str) -> None:
+        """Tag the digest `STACK-SHA`, without a pull: the lifecycle rule keeps what has such a tag.
+
+        No tag is ever moved, so the repository's tags may be immutable.
+        """
+        tag = f"{stack}-{image.commit.sha}"
+        there = self._image(image.repository, tag)
+        if there is None:
+            self._put_tag(image, tag)
+            there = self._image(image.repository, tag)
+        digest = there["imageId"]["imageDigest"] if there else None
+        if digest != image.digest:
+            raise AlreadyPublished(
+                f"{image.repository}:{tag} is {digest}, not {image.digest}, which {stack} runs.",
+                why="Somebody else has given that tag to another image.",
+                hint=f"{stack} serves {image.digest}. Remove the tag in ECR, then retry the run.",
+            )
+
+    def admit(self, image: PublishedImage, log: Log) -> None:
+        """Wait for the scan, and refuse what it found; only where refuse_severity is set."""
+        # Without the permission to look, that is said now, before anything is changed.
+        status, findings = self._scan(image)
+        if self.refuse_severity is None:
+            return
+        deadline = time.monotonic() + self.scan_timeout_seconds
+        while status in (*_SCANNING, "") and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+            status, findings = self._scan(image)
+        if status not in _SCANNED:
+            raise VulnerableImage(
+                f"ECR has no scan of {image.reference}: {status or 'none was started'}.",
+                why=f"refuse_severity is {self.refuse_severity}, so an image without one is "
+                "refused.",
+                hint="Turn scan on push on in ECR, or raise scan_timeout_seconds; then retry.",
+            )
+        if bad := findings.at_least(self.refuse_severity):
+            raise VulnerableImage(
+                f"The scan of {image.reference} found {findings.summary}.",
+                why=f"{bad} of these are {self.refuse_severity} or worse, which the registry's "
+                "block refuses.",
+                hint="Push a commit with a newer base image or packages.",
+                log=[f"{f.severity.lower()} {f.name} {f.url}" for f in findings.some],
+            )
+        log(f"The scan found {findings.summary}: admitted")
+
+    def findings(self, image: PublishedImage) -> Findings | None:
+        """What the scan has found by now; None where ECR has no result."""
+        status, findings = self._scan(image)
+        return findings if status in _SCANNED else None
+
+    def _scan(self, image: PublishedImage) -> tuple[str, Findings]:
+        """The status of an image's scan, empty for none, and what it found."""
+        name = _name(image.repository)
+        with self._ecr(name) as (ecr, account):
+            try:
+                found = ecr.describe_image_scan_findings(
+                    repositoryName=name,
+                    imageId={"imageDigest": image.digest},
+                    maxResults=_MOST_SHOWN,
+                    **account,
+                )
+            except ecr.exceptions.ScanNotFoundException:
+                return "", Findings(counts={})
+        return found.get("imageScanStatus", {}).get("status", ""), _findings(found)
+
+    def _image(self, repository: str, reference: str) -> Any:
+        """An image as ECR describes it, with its manifest; None where there is none."""
+        name = _name(repository)
+        kind = "imageDigest" if reference.startswith("sha256:") else "imageTag"
+        with self._ecr(name) as (ecr, account):
+            answer = ecr.batch_get_image(
+                repositoryName=name,
+                imageIds=[{kind: reference}],  # type: ignore[misc]
+                acceptedMediaTypes=_MEDIA_TYPES,
+                **account,
+            )
+        if answer["images"]:
+            return answer["images"][0]
+        for failure in answer.get("failures", []):
+            if failure.get("failureCode") not in ("ImageNotFound", "ImageTagDoesNotMatchDigest"):
+                raise RegistryRefused(
+                    f"ECR does not give {repository} {reference}.",
+                    why=f"{failure.get('failureCode')}: {failure.get('failureReason')}",
+                )
+        return None
+
+    def _put_tag(self, image: PublishedImage, tag: str) -> None:
+        found = self._image(image.repository, image.digest)
+        if found is None:
+            raise ImageVanished(
+                f"ECR no longer has {image.reference}.",
+                why="Somebody, or a lifecycle rule, deleted it.",
+                hint="Push a new commit.",
+            )
+        name = _name(image.repository)
+        with self._ecr(name) as (ecr, account):
+            try:
+                ecr.put_image(
+                    repositoryName=name,
+                    imageManifest=found["imageManifest"],
+                    imageManifestMediaType=found["imageManifestMediaType"],
+                    imageTag=tag,
+                    imageDigest=image.digest,
+                    **account,
+                )
+            except ClientError as error:
+                # Another run was faster; the caller looks which digest the tag has now.
+                if "AlreadyExists" not in code_of(error):
+                    raise
+
+    @contextmanager
+    def _ecr(self, name: str) -> Iterator[tuple["ECRClient", dict[str, Any]]]:
+        """A client for calls about a repository, and the account of the repository."""
+        account = {"registryId": self.account_id} if self.account_id else {}
+        with aws_faults(f"asking ECR about {name}"):
+            try:
+                yield self._client, account
+            except ClientError as error:
+                if code_of(error) == "RepositoryNotFoundException":
+                    raise self._missing(name) from error
+                raise
+
+    def _missing(self, name: str) -> RepositoryMissing:
+        where = f"account {self.account_id}" if self.account_id else "the role's own account"
+        return RepositoryMissing(
+            f"ECR has no repository {name!r} in {where}, region {self.credentials.region_name}.",
+            hint="Create it (examples/aws/template.yaml does), or correct namespace, account_id or "
+            "the region in the registry's block.",
+        )
+
+    @cached_property
+    def _client(self) -> "ECRClient":
+        """One for the life of this block, which is loaded anew for each step."""
+        return Aws(self.credentials).ecr()
+
+
+def _name(repository: str) -> str:
+    """A repository's name in ECR: its URI without the host."""
+    return repository.partition("/")[2]
+
+
+def _findings(found: Any) -> Findings:
+    """The findings of basic and of enhanced scanning, whichever the answer holds."""
+    scan = found.get("imageScanFindings", {})
+    some = [
+        Finding(name=f.get("name", "?"), severity=f.get("severity", "?"), url=f.get("uri", ""))
+        for f in scan.get("findings", [])
+    ] + [
+        Finding(name=f.get("title", "?"), severity=f.get("severity", "?"))
+        for f in scan.get("enhancedFindings", [])
+    ]
+    order = [str(severity) for severity in Severity]
+    some.sort(key=lambda f: order.index(f.severity) if f.severity in order else len(order))
+    return Findings(counts=scan.get("findingSeverityCounts", {}), some=tuple(some[:_MOST_SHOWN]))

@@ -1,0 +1,66 @@
+"""Task definitions: the next revision, made from the one that runs. Pure."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from domain.errors import StackUnusable
+from domain.image import PublishedImage, Serving
+
+COMMIT_LABEL = "samebits.commit"
+"""The Docker label of the container that says which commit a revision is of."""
+
+TaskDefinition = Mapping[str, Any]
+
+
+def next_revision(
+    current: TaskDefinition, container: str, image: PublishedImage, registrable: Collection[str]
+) -> dict[str, Any]:
+    """What RegisterTaskDefinition is to be told: the current revision with another image.
+
+    `registrable` are the fields that it takes; DescribeTaskDefinition answers with more.
+    """
+    revision = {name: current[name] for name in current if name in registrable}
+    revision["containerDefinitions"] = [
+        _with_image(definition, image) if definition["name"] == container else definition
+        for definition in current["containerDefinitions"]
+    ]
+    return revision
+
+
+def _with_image(definition: Mapping[str, Any], image: PublishedImage) -> dict[str, Any]:
+    labels = {**definition.get("dockerLabels", {}), COMMIT_LABEL: image.commit.sha}
+    return {**definition, "image": image.reference, "dockerLabels": labels}
+
+
+def container_to_replace(current: TaskDefinition, wanted: str | None) -> str:
+    """The name of the container whose image is replaced; raises StackUnusable where unclear."""
+    names = [str(definition["name"]) for definition in current["containerDefinitions"]]
+    if wanted is None and len(names) == 1:
+        return names[0]
+    if wanted in names:
+        return str(wanted)
+    family = current.get("family", "?")
+    if wanted is None:
+        raise StackUnusable(
+            f"The task definition {family} has {len(names)} containers: {', '.join(names)}.",
+            why="Which of them runs the tested image is not said.",
+            hint="Name it in the field container of the stack's block.",
+        )
+    raise StackUnusable(
+        f"The task definition {family} has no container {wanted!r}.",
+        hint=f"It has: {', '.join(names)}. Correct the field container of the stack's block.",
+    )
+
+
+def definition_of(current: TaskDefinition, container: str) -> Mapping[str, Any]:
+    """The definition of one container."""
+    found: list[Mapping[str, Any]] = current["containerDefinitions"]
+    return next(definition for definition in found if definition["name"] == container)
+
+
+def serving_of(current: TaskDefinition, container: str) -> Serving:
+    """The digest that a revision runs (or its tag, where it names one), and of which commit."""
+    definition = definition_of(current, container)
+    image = str(definition["image"])
+    digest = image.partition("@")[2] or image
+    return Serving(digest=digest, sha=definition.get("dockerLabels", {}).get(COMMIT_LABEL, ""))

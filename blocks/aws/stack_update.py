@@ -1,0 +1,136 @@
+"""A deploy through CloudFormation: one update of a stack, followed to its end by its events."""
+
+import time
+from dataclasses import dataclass, field
+
+from blocks.aws.cloudformation import CloudFormation, Event
+from blocks.contracts import Log
+from domain.errors import AwsRefused, DeployFailed, StackUnusable
+from domain.image import PublishedImage
+from domain.names import one_line
+
+POLL_SECONDS = 2.0
+_BUSY = "_IN_PROGRESS"
+_NEVER_MADE = "REVIEW_IN_PROGRESS"
+_DONE = "UPDATE_COMPLETE"
+_UPDATABLE = ("CREATE_COMPLETE", _DONE, "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE")
+_ROLLBACK_SECONDS = 900.0
+
+
+@dataclass
+class StackUpdate:
+    """An update of a stack, in which one parameter becomes the image."""
+
+    stack: CloudFormation
+    parameter: str
+    image: PublishedImage
+    log: Log
+    timeout_seconds: float
+    _started: float = field(default_factory=time.monotonic)
+    _known: set[str] = field(default_factory=set)
+
+    def run(self) -> None:
+        """Update the stack; nothing to change is fine. Raises DeployFailed or StackUnusable."""
+        self._wait_until_idle()
+        if self.parameter not in (there := self.stack.parameters()):
+            raise StackUnusable(
+                f"The template of {self.stack.name} has no parameter {self.parameter!r}.",
+                hint=f"It has: {', '.join(sorted(there)) or 'none'}. Correct the block.",
+            )
+        self.stack.events(self._known)
+        change_set = self._change_set()
+        if change_set is None:
+            self.log(f"{self.stack.name} has this image already: no changes")
+            return
+        self.stack.execute(change_set)
+        self._follow_to_success()
+
+    def _wait_until_idle(self) -> None:
+        """Let an update come to its end that an earlier try, or somebody else, has begun."""
+        if (status := self.stack.status).endswith(_BUSY):
+            self.log(f"{self.stack.name} is {status}; waiting for it")
+        while (status := self.stack.status).endswith(_BUSY) and status != _NEVER_MADE:
+            if self._left() <= 0:
+                raise DeployFailed(
+                    f"The stack {self.stack.name} is still {status}.",
+                    why=f"It was waited for {self.timeout_seconds:g} s.",
+                    hint="Nothing was changed. Retry the run when it is done.",
+                )
+            time.sleep(POLL_SECONDS)
+        if status not in _UPDATABLE:
+            raise StackUnusable(
+                f"The stack {self.stack.name} is {status}, and cannot be updated.",
+                hint="Mend it in the CloudFormation console (continue the rollback, or delete and "
+                "create it), then retry the run.",
+            )
+
+    def _change_set(self) -> str | None:
+        """A change set with the image; None where it would change nothing."""
+        change_set = self.stack.propose(self.parameter, self.image.reference)
+        while not (ready := self.stack.proposed(change_set)):
+            if ready is None:
+                return None
+            if self._left() <= 0:
+                raise DeployFailed(
+                    f"CloudFormation did not prepare the update of {self.stack.name} in time.",
+                    hint="Nothing was changed. Retry the run.",
+                )
+            time.sleep(POLL_SECONDS)
+        return change_set
+
+    def _follow_to_success(self) -> None:
+        failed: list[Event] = []
+        end = self._end(self._left(), failed)
+        if end == _DONE:
+            return
+        why = ""
+        if not end:
+            why = f"It was not done after {self.timeout_seconds:g} s, and was stopped."
+            self.log(f"Not done after {self.timeout_seconds:g} s: stopping it, with a rollback")
+            try:
+                self.stack.cancel()
+            except AwsRefused as error:
+                why = f"{why} It could not be stopped: {error}"
+            end = self._end(_ROLLBACK_SECONDS, failed) or self.stack.status
+        raise DeployFailed(
+            f"The stack {self.stack.name} did not take {self.image.digest}: it is {end}.",
+            why=" ".join(filter(None, (why, _reason(failed)))),
+            log=[_line(event) for event in failed],
+        )
+
+    def _end(self, seconds: float, failed: list[Event]) -> str:
+        """The stack's status at the end of the update, empty after so many seconds.
+
+        By the stack's own events since the update began: its status may still be the last one.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            for event in self.stack.events(self._known):
+                self.log(_line(event))
+                status = event["ResourceStatus"]
+                if status.endswith("_FAILED"):
+                    failed.append(event)
+                of_stack = event.get("PhysicalResourceId") == event["StackId"]
+                if of_stack and not status.endswith(_BUSY):
+                    return str(status)
+            if time.monotonic() > deadline:
+                return ""
+            time.sleep(POLL_SECONDS)
+
+    def _left(self) -> float:
+        return max(self._started + self.timeout_seconds - time.monotonic(), 0.0)
+
+
+def _reason(failed: list[Event]) -> str:
+    """The first event that failed; those after it are its consequences."""
+    if not failed:
+        return "No event says why."
+    first = failed[0]
+    said = first.get("ResourceStatusReason", "without a reason")
+    return f"{first['LogicalResourceId']}: {one_line(said, 500)}"
+
+
+def _line(event: Event) -> str:
+    said = event.get("ResourceStatusReason", "")
+    place = f"{event['LogicalResourceId']} ({event['ResourceType']})"
+    return one_line(f"{event['ResourceStatus']} {place} {said}", 400).rstrip()
