@@ -1,9 +1,14 @@
 """What the registry's scan found in an image."""
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
+
+from domain.names import one_line
+
+_ADDRESS = re.compile(r"https://[^\s()<>|\\]+\Z")
 
 
 class Severity(StrEnum):
@@ -49,11 +54,19 @@ class Findings(BaseModel):
 
     def markdown(self) -> str:
         """A table of the worst, for a page in the UI."""
-        rows = [f"| {f.severity.lower()} | {_link(f)} |" for f in self.some]
+        rows = [f"| {_cell(f.severity.lower())} | {_link(f)} |" for f in self.some]
         table = ["", "| severity | finding |", "| --- | --- |", *rows] if rows else []
         return "\n".join([f"The registry's scan: {self.summary}.", *table])
 
 
 def _link(finding: Finding) -> str:
-    name = finding.name.replace("|", "")
-    return f"[{name}]({finding.url})" if finding.url.startswith("https://") else name
+    name = _cell(finding.name)
+    return f"[{name}]({finding.url})" if _ADDRESS.match(finding.url) else name
+
+
+def _cell(text: str) -> str:
+    """A text of the registry as one cell of a table, and nothing else."""
+    text = one_line(text, 200)
+    for character in "\\`|<>[]*_":
+        text = text.replace(character, f"\\{character}")
+    return text

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from blocks.contracts import ImageRegistry
 from blocks.engine import Engine
-from blocks.registry import Registry
 from deployments import example
 from domain.commit import Commit
 from domain.image import PublishedImage
@@ -31,15 +31,16 @@ def service_files(version: str, needs: str = "") -> dict[str, str]:
 @contextmanager
 def published(
     engine: Engine,
-    registry: Registry,
+    registry: ImageRegistry,
     origin: Origin,
     version: str,
     needs: str = "",
     files: dict[str, str] | None = None,
+    name: str = "",
 ) -> Iterator[PublishedImage]:
-    """A published version of the example."""
+    """A published version of the example, in a repository of this name or of its own."""
     sha = origin.push(service_files(version, needs) | (files or {}), subject=version)
-    repository = registry.repository(f"service-{next(_numbers)}")
+    repository = registry.repository(name or f"service-{next(_numbers)}")
     block = origin.block
     block.find(Commit(repository="hello", branch="master"))
     tag = f"{repository}:{sha}"

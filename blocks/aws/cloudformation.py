@@ -70,6 +70,7 @@ class CloudFormation:
             made = self._client.create_change_set(
                 StackName=self.name,
                 ChangeSetName=f"samebits-{uuid.uuid4().hex}",
+                ChangeSetType="UPDATE",
                 UsePreviousTemplate=True,
                 Parameters=given,
                 Capabilities=stack.get("Capabilities", []),

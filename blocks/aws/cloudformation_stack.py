@@ -12,7 +12,7 @@ from blocks.aws.ecs_service import EcsService
 from blocks.aws.stack_update import StackUpdate
 from blocks.aws.verification import serves_now, verified
 from blocks.contracts import ImageRegistry, Log, Stack
-from domain.errors import DeployFailed
+from domain.errors import DeployFailed, SamebitsError
 from domain.image import PublishedImage, Serving
 
 
@@ -65,38 +65,53 @@ class CloudFormationStack(Stack, Block):
         registry: ImageRegistry,  # noqa: ARG002 - AWS pulls with the task's own role
         log: Log,
     ) -> Serving:
-        """Update the stack; raises DeployFailed with the first event that failed."""
-        stack = self._stack()
+        """Update the stack; an update that is under way is waited for.
+
+        Raises DeployFailed with the first event that failed and what serves now; StackUnusable
+        where the stack is not one that can be updated.
+        """
+        aws = Aws(self.credentials)
+        stack = CloudFormation(aws.cloudformation(), self.stack)
+        update = StackUpdate(stack, self.parameter, image, log, self.timeout_seconds)
         try:
-            StackUpdate(stack, self.parameter, image, log, self.timeout_seconds).run()
+            update.wait_until_idle()
+            self._check(aws, stack)
+            update.run()
         except DeployFailed as error:
             raise DeployFailed(
                 error.what,
                 why=error.why,
-                hint=" ".join(filter(None, (error.hint, self._serves(stack)))),
+                hint=" ".join(filter(None, (error.hint, self._serves(aws, stack)))),
                 log=error.log,
             ) from error
         if not self.service_output:
             log("The block names no service_output: which digest runs was not verified")
             return Serving(digest=image.digest, sha=image.commit.sha)
-        return verified(self._service(stack), image)
+        return verified(self._service(aws, stack), image)
 
     def serving(self, name: str) -> Serving | None:  # noqa: ARG002
         """What the stack's service runs; without one, what its parameter says."""
-        stack = self._stack()
+        aws = Aws(self.credentials)
+        stack = CloudFormation(aws.cloudformation(), self.stack)
         if self.service_output:
-            return self._service(stack).serving()
+            return self._service(aws, stack).serving()
         digest = stack.parameters().get(self.parameter, "").partition("@")[2]
         return Serving(digest=digest) if digest else None
 
-    def _serves(self, stack: CloudFormation) -> str:
+    def _check(self, aws: Aws, stack: CloudFormation) -> None:
+        """Raise StackUnusable where it is unclear what is to be verified after the update."""
         if self.service_output:
-            return serves_now(self._service(stack))
-        return f"{self.parameter} is {stack.parameters().get(self.parameter) or 'empty'} now."
+            service = self._service(aws, stack)
+            service.container(service.definition(service.describe()["taskDefinition"]))
 
-    def _stack(self) -> CloudFormation:
-        return CloudFormation(Aws(self.credentials).cloudformation(), self.stack)
+    def _serves(self, aws: Aws, stack: CloudFormation) -> str:
+        try:
+            if self.service_output:
+                return serves_now(self._service(aws, stack))
+            return f"{self.parameter} is {stack.parameters().get(self.parameter) or 'empty'} now."
+        except SamebitsError as error:  # it must not hide why the deploy failed
+            return f"What serves now could not be read: {error.what}"
 
-    def _service(self, stack: CloudFormation) -> EcsService:
+    def _service(self, aws: Aws, stack: CloudFormation) -> EcsService:
         cluster, name = stack.service(self.service_output)
-        return EcsService(Aws(self.credentials), cluster, name, self.container)
+        return EcsService(aws, cluster, name, self.container)

@@ -1,6 +1,5 @@
 """Connections to AWS with the role of a credentials block, made anew for each step."""
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -14,6 +13,7 @@ from botocore.credentials import (
 )
 from prefect_aws import AwsCredentials
 
+from blocks.aws.faults import aws_faults
 from blocks.home import system_name
 from domain.errors import AwsRefused
 
@@ -31,6 +31,7 @@ _PATIENT = Config(
     read_timeout=60,
     user_agent_extra="samebits",
 )
+_CONNECTING = "connecting as the AWS Credentials block says"
 
 
 class Aws:
@@ -47,38 +48,56 @@ class Aws:
                 "The AWS credentials name no region.",
                 hint="Fill in region_name in the AWS Credentials block, e.g. eu-west-1.",
             )
-        secret = credentials.aws_secret_access_key
-        self._base = partial(
-            boto3.Session,
-            aws_access_key_id=credentials.aws_access_key_id,
-            aws_secret_access_key=secret.get_secret_value() if secret else None,
-            aws_session_token=credentials.aws_session_token,
-            profile_name=credentials.profile_name,
-            region_name=credentials.region_name,
-        )
-        self._session = self._assumed() if credentials.assume_role_arn else self._base()
+        with aws_faults(_CONNECTING):
+            self._session = self._assumed() if credentials.assume_role_arn else self._base()
 
     def ecr(self) -> "ECRClient":
         """Amazon ECR."""
-        return self._session.client("ecr", **self._parameters())
+        client: ECRClient = self._client("ecr")
+        return client
 
     def ecs(self) -> "ECSClient":
         """Amazon ECS."""
-        return self._session.client("ecs", **self._parameters())
+        client: ECSClient = self._client("ecs")
+        return client
 
     def cloudformation(self) -> "CloudFormationClient":
         """AWS CloudFormation."""
-        return self._session.client("cloudformation", **self._parameters())
+        client: CloudFormationClient = self._client("cloudformation")
+        return client
 
     def logs(self, region: str | None = None) -> "CloudWatchLogsClient":
         """Amazon CloudWatch Logs, of another region where one is given."""
+        client: CloudWatchLogsClient = self._client("logs", region)
+        return client
+
+    def _client(self, service: str, region: str | None = None) -> Any:
         elsewhere = {"region_name": region} if region else {}
-        return self._session.client("logs", **self._parameters() | elsewhere)
+        with aws_faults(_CONNECTING):
+            return self._session.client(service, **self._parameters() | elsewhere)  # type: ignore[call-overload]
 
     def _parameters(self) -> dict[str, Any]:
         """What each client is made with: the block's own settings win over ours."""
         own = self._credentials.aws_client_parameters.get_params_override()
         return own | {"config": _PATIENT.merge(own.get("config") or Config())}
+
+    def _base(self) -> boto3.Session:
+        """A session with the block's own keys or profile, else as the machine has it."""
+        known = self._credentials
+        secret = known.aws_secret_access_key
+        if bool(known.aws_access_key_id) != bool(secret):
+            raise AwsRefused(
+                "The AWS Credentials block holds half of a key.",
+                hint="Fill in aws_access_key_id and aws_secret_access_key; better, leave both "
+                "empty and give the worker's machine an IAM role.",
+            )
+        return boto3.Session(
+            aws_access_key_id=known.aws_access_key_id,
+            aws_secret_access_key=secret.get_secret_value() if secret else None,
+            aws_session_token=known.aws_session_token,
+            profile_name=known.profile_name,
+            region_name=known.region_name,
+        )
 
     def _assumed(self) -> boto3.Session:
         session = botocore.session.get_session()

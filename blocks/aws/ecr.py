@@ -42,6 +42,7 @@ _MEDIA_TYPES = [
 _SCANNED = ("COMPLETE", "ACTIVE")
 _SCANNING = ("PENDING", "IN_PROGRESS", "NOT STARTED")
 _POLL_SECONDS = 2.0
+_MOST_ASKED = 1000  # ECR does not promise that the worst come first
 _MOST_SHOWN = 20
 
 
@@ -170,7 +171,7 @@ class EcrRegistry(ImageRegistry, Block):
                 found = ecr.describe_image_scan_findings(
                     repositoryName=name,
                     imageId={"imageDigest": image.digest},
-                    maxResults=_MOST_SHOWN,
+                    maxResults=_MOST_ASKED,
                     **account,
                 )
             except ecr.exceptions.ScanNotFoundException:
@@ -226,7 +227,8 @@ class EcrRegistry(ImageRegistry, Block):
     def _ecr(self, name: str) -> Iterator[tuple["ECRClient", dict[str, Any]]]:
         """A client for calls about a repository, and the account of the repository."""
         account = {"registryId": self.account_id} if self.account_id else {}
-        with aws_faults(f"asking ECR about {name}"):
+        where = f" in account {self.account_id}" if self.account_id else ""
+        with aws_faults(f"asking ECR about {name}{where}"):
             try:
                 yield self._client, account
             except ClientError as error:

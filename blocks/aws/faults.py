@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import boto3
+import botocore.session
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError,  # noqa: A004 - it is botocore's name
     EndpointConnectionError,
     HTTPClientError,
     NoCredentialsError,
@@ -23,7 +24,7 @@ _BAD_KEYS = re.compile(
     r"ExpiredToken|InvalidClientTokenId|UnrecognizedClient|SignatureDoesNotMatch|InvalidSignature"
     r"|AuthFailure|IncompleteSignature|MissingAuthenticationToken|InvalidAccessKeyId"
 )
-_ACTION = re.compile(r"not authorized to perform: ([\w-]+:\w+)(?: on resource: (\S+))?")
+_ACTION = re.compile(r"not authorized to perform:? ([\w-]+:\w+)", re.IGNORECASE)
 
 
 @contextmanager
@@ -46,7 +47,7 @@ def aws_faults(doing: str) -> Iterator[None]:
         ) from error
     except EndpointConnectionError as error:
         raise _unreachable(doing, error) from error
-    except HTTPClientError as error:
+    except (HTTPClientError, ConnectionError) as error:
         raise AwsUnavailable(
             f"AWS does not answer (while {doing}).", why=one_line(str(error), 300)
         ) from error
@@ -67,6 +68,8 @@ def aws_error(doing: str, error: ClientError) -> SamebitsError:
     """The error for an answer of AWS."""
     code, message = code_of(error), str(error.response.get("Error", {}).get("Message", ""))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    # What follows are the request's headers, the session token among them.
+    message = message.partition("The Canonical String")[0]
     said = one_line(f"{code}: {message}", 400)
     if _THROTTLED.search(code) or status >= 500:
         return AwsUnavailable(
@@ -108,10 +111,11 @@ def _unreachable(doing: str, error: EndpointConnectionError) -> SamebitsError:
     """A region that does not exist has no address: that does not heal, a network does."""
     url = str(error.kwargs.get("endpoint_url", ""))
     region = re.search(r"\.([a-z0-9-]+)\.amazonaws\.com", url)
+    session = botocore.session.get_session()
     known = {
         name
-        for partition in boto3.Session().get_available_partitions()
-        for name in boto3.Session().get_available_regions("ecs", partition_name=partition)
+        for partition in session.get_available_partitions()
+        for name in session.get_available_regions("ecs", partition_name=partition)
     }
     if region and region[1] not in known:
         return AwsRefused(

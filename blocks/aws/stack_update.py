@@ -30,8 +30,7 @@ class StackUpdate:
     _known: set[str] = field(default_factory=set)
 
     def run(self) -> None:
-        """Update the stack; nothing to change is fine. Raises DeployFailed or StackUnusable."""
-        self._wait_until_idle()
+        """Update an idle stack; nothing to change is fine. Raises DeployFailed or StackUnusable."""
         if self.parameter not in (there := self.stack.parameters()):
             raise StackUnusable(
                 f"The template of {self.stack.name} has no parameter {self.parameter!r}.",
@@ -45,9 +44,12 @@ class StackUpdate:
         self.stack.execute(change_set)
         self._follow_to_success()
 
-    def _wait_until_idle(self) -> None:
-        """Let an update come to its end that an earlier try, or somebody else, has begun."""
-        if (status := self.stack.status).endswith(_BUSY):
+    def wait_until_idle(self) -> None:
+        """Let an update come to its end that an earlier try, or somebody else, has begun.
+
+        Raises DeployFailed if that takes too long, StackUnusable if it can then not be updated.
+        """
+        if (status := self.stack.status).endswith(_BUSY) and status != _NEVER_MADE:
             self.log(f"{self.stack.name} is {status}; waiting for it")
         while (status := self.stack.status).endswith(_BUSY) and status != _NEVER_MADE:
             if self._left() <= 0:
@@ -85,17 +87,26 @@ class StackUpdate:
             return
         why = ""
         if not end:
-            why = f"It was not done after {self.timeout_seconds:g} s, and was stopped."
-            self.log(f"Not done after {self.timeout_seconds:g} s: stopping it, with a rollback")
-            try:
-                self.stack.cancel()
-            except AwsRefused as error:
-                why = f"{why} It could not be stopped: {error}"
-            end = self._end(_ROLLBACK_SECONDS, failed) or self.stack.status
+            why, end = self._stopped(failed)
+            if end == _DONE:
+                return
         raise DeployFailed(
             f"The stack {self.stack.name} did not take {self.image.digest}: it is {end}.",
             why=" ".join(filter(None, (why, _reason(failed)))),
             log=[_line(event) for event in failed],
+        )
+
+    def _stopped(self, failed: list[Event]) -> tuple[str, str]:
+        """Stop an update that takes too long: why it failed, and the stack's status after that."""
+        late = f"It was not done after {self.timeout_seconds:g} s"
+        self.log(f"{late}: stopping it, with a rollback")
+        try:
+            self.stack.cancel()
+        except AwsRefused as error:
+            # It may have come to its end in this moment.
+            return f"{late}, and could not be stopped: {error}", self.stack.status
+        return f"{late}, and was stopped.", self._end(_ROLLBACK_SECONDS, failed) or (
+            self.stack.status
         )
 
     def _end(self, seconds: float, failed: list[Event]) -> str:

@@ -30,12 +30,25 @@ _EXPIRED = re.compile(r"token has expired", re.IGNORECASE)
 _IMMUTABLE = re.compile(r"tag is immutable|tag invalid", re.IGNORECASE)
 _NO_REPOSITORY = re.compile(r"name unknown|repository with name .* does not exist", re.IGNORECASE)
 _ACTION = re.compile(r"not authorized to perform: ([\w-]+:\w+)")
+# The answer to a HEAD request has no body that could name the action: Docker's words for it, and
+# containerd's. Source: https://github.com/aws-actions/amazon-ecr-login/issues/14
+_UNSAID = (
+    (re.compile(r"HTTP 403 response body: unexpected end"), "ecr:BatchCheckLayerAvailability"),
+    (re.compile(r"HEAD request to \S+/blobs/\S+ 403"), "ecr:BatchCheckLayerAvailability"),
+    (re.compile(r"HEAD request to \S+/manifests/\S+ 403"), "ecr:BatchGetImage"),
+)
 _PASSING = re.compile(
-    r"\b50[0234]\b|\b429\b|connection re(?:set|fused)|EOF|i/o timeout|no such host"
+    r"\b50[0234]\b|\b429\b|connection re(?:set|fused)|\bEOF\b|i/o timeout|no such host"
     r"|TLS handshake|toomanyrequests|received unexpected HTTP status|request canceled"
     r"|blob upload unknown"
     r"|deadline exceeded|network is unreachable|use of closed network connection",
     re.IGNORECASE,
+)
+_EOF = re.compile(r"\bEOF\b")
+# Source: https://github.com/CircleCI-Public/aws-ecr-orb/issues/259
+_EOF_HINT = (
+    "If it stays so in Amazon ECR, see whether the role's policy lacks ecr:InitiateLayerUpload or "
+    "ecr:PutImage (docs/aws.md): ECR may close the connection then."
 )
 
 
@@ -70,16 +83,26 @@ def push_error(reference: str, message: str) -> SamebitsError:
         return engine_error(f"moving {reference}", message)
     # The name of an image is no part of what went wrong with it.
     said = message.replace(reference, "")
+    # A clear refusal first: the names in it may look like what passes by itself.
+    refusal = _refusal(f"The registry refused {reference}.", said, one_line(message, 400))
+    if refusal:
+        return refusal
     if _PASSING.search(said):
         return RegistryUnavailable(
-            f"The registry did not take or give {reference}.", why=one_line(message, 300)
+            f"The registry did not take or give {reference}.",
+            why=one_line(message, 300),
+            hint=_EOF_HINT if _EOF.search(said) else "",
         )
-    return _refusal(reference, said, one_line(message, 400))
+    hint = "See its log."
+    if _REFUSED.search(said):
+        hint = "Check user, password and permissions in the registry's block."
+    return RegistryRefused(
+        f"The registry refused {reference}.", why=one_line(message, 400), hint=hint
+    )
 
 
-def _refusal(reference: str, said: str, why: str) -> SamebitsError:
-    """The error for what the registry does not want: it names what is to be changed."""
-    what = f"The registry refused {reference}."
+def _refusal(what: str, said: str, why: str) -> SamebitsError | None:
+    """The error for what the registry says it does not want; it names what is to be changed."""
     if _EXPIRED.search(said):
         return TokenExpired(what, why=why, hint="It is tried again with a new login.")
     if _IMMUTABLE.search(said):
@@ -92,10 +115,15 @@ def _refusal(reference: str, said: str, why: str) -> SamebitsError:
             why=why,
             hint=f"Allow {action[1]} in the role's policy; docs/aws.md lists what each role needs.",
         )
-    if _REFUSED.search(said):
-        hint = "Check user, password and permissions in the registry's block."
-        return RegistryRefused(what, why=why, hint=hint)
-    return RegistryRefused(what, why=why, hint="See its log.")
+    for pattern, needed in _UNSAID:
+        if pattern.search(said):
+            return RegistryRefused(
+                what,
+                why=why,
+                hint="It does not say why. Check the permissions in the registry's block; in "
+                f"Amazon ECR it is {needed} that the role's policy lacks (see docs/aws.md).",
+            )
+    return None
 
 
 def _unavailable(doing: str, error: Exception) -> EngineUnavailable:

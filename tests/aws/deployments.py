@@ -200,13 +200,12 @@ class ManagedService(ServiceTasks):
 
     def _trip(self, deployment: ServiceDeployment) -> None:
         deployment.tripped = True
-        self._tell(
-            f"(deployment {deployment.rollout.id}) deployment failed: tasks failed to start."
-        )
+        failed = deployment.rollout.id
+        self._tell(f"(deployment {failed}) deployment failed: tasks failed to start.")
         if deployment.settings.rolls_back:
             self._fail(
                 deployment,
-                "Service deployment rolled back because the circuit breaker threshold was exceeded.",
+                "Service deployment rolled back as the circuit breaker threshold was exceeded.",
             )
             return
         self._end_rollout(

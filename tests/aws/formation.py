@@ -117,9 +117,7 @@ class _Formation:
             )
         return original_resource
 
-    def delete_service(
-        self, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str
-    ) -> None:
+    def delete_service(self, resource_name: str, _: Any, account_id: str, region_name: str) -> None:
         backend = ecs_backends[account_id][region_name]
         for service in list(backend.services.values()):
             if resource_name in (service.arn, service.name):
@@ -140,7 +138,7 @@ class _Formation:
     def update_task_definition(
         self,
         original_resource: TaskDefinition,
-        new_resource_name: str,
+        new_resource_name: str,  # noqa: ARG002 - moto gives it by name
         cloudformation_json: Any,
         account_id: str,
         region_name: str,

@@ -193,7 +193,7 @@ def _stop(agent: Agent) -> dict[str, Callable[..., Any]]:
         service, found = deployment(arn)
         if found.final:
             raise ConflictException(
-                f"The service deployment {arn} is in the state {found.status} and cannot be stopped."
+                f"The service deployment {arn} is {found.status} and cannot be stopped."
             )
         service.stop_deployment(found)
         return ActionResult({"serviceDeploymentArn": arn})

@@ -493,8 +493,7 @@ def test_no_request_is_lost_while_tasks_are_replaced(cluster: Cluster, images: I
             assert cluster.ended()["status"] == "SUCCESSFUL"
         sent = load.sent
         wait_until(lambda: load.sent > sent + 10, 5)
-    assert load.sent > 50
-    assert (load.failed, load.faults) == (0, set())
+    assert not load.faults, load.faults
     assert "version one" in cluster.said()
 
 

@@ -21,7 +21,12 @@ from domain.names import checked_name
 from domain.settings import BuildSettings, Settings, TestSettings
 
 DOCS = PROJECT / "docs"
-FILES = [PROJECT / "prefect.yaml", DOCS / "example-prefect.yaml"]
+REAL = PROJECT / "prefect.yaml"
+EXAMPLE = DOCS / "example-prefect.yaml"
+AWS = PROJECT / "examples" / "aws" / "prefect.yaml"
+each_file = pytest.mark.parametrize(
+    "file", [REAL, EXAMPLE, AWS], ids=lambda file: str(file.relative_to(PROJECT))
+)
 BLOCKS = [getattr(blocks, name) for name in blocks.__all__]
 FLOWS = {"flows.pipeline.pipeline", "flows.redeploy.redeploy"}
 
@@ -35,7 +40,7 @@ def pipelines_of(file: Path) -> list[dict[str, Any]]:
     return [d["parameters"] for d in deployments_of(file) if "commit" in d["parameters"]]
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+@each_file
 def test_every_deployment_has_a_name_of_its_own_and_parameters_that_its_flow_takes(
     file: Path,
 ) -> None:
@@ -55,7 +60,7 @@ def test_every_deployment_has_a_name_of_its_own_and_parameters_that_its_flow_tak
             checked_name(parameters["stack"])
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+@each_file
 def test_each_repository_has_one_deployment_a_branch_one_for_the_others_and_a_redeploy(
     file: Path,
 ) -> None:
@@ -71,24 +76,36 @@ def test_each_repository_has_one_deployment_a_branch_one_for_the_others_and_a_re
     assert redeploys == [{"repository": repository} for repository in branches]
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+@each_file
 def test_no_two_repositories_lead_to_the_same_stack(file: Path) -> None:
     owners = {(p["stack"], p["commit"]["repository"]) for p in pipelines_of(file) if "stack" in p}
     assert len(owners) == len({stack for stack, _ in owners})
 
 
 def test_the_branches_of_the_example_lead_where_the_readme_says() -> None:
-    leads = {p["commit"]["branch"]: p.get("stack") for p in pipelines_of(FILES[0])}
+    leads = {p["commit"]["branch"]: p.get("stack") for p in pipelines_of(REAL)}
     assert leads == {"master": "stage", "release": "prod", "*": None}
 
 
 def test_the_example_configuration_holds_all_of_the_real_one() -> None:
-    real, example = (deployments_of(file) for file in FILES)
-    assert [deployment for deployment in real if deployment not in example] == []
+    example = deployments_of(EXAMPLE)
+    assert [deployment for deployment in deployments_of(REAL) if deployment not in example] == []
+
+
+def test_the_configuration_of_aws_differs_from_the_real_one_in_the_names_of_the_stacks() -> None:
+    def without_stacks(file: Path) -> list[dict[str, Any]]:
+        found = deployments_of(file)
+        for deployment in found:
+            deployment.pop("description")
+            deployment["parameters"].pop("stack", None)
+        return found
+
+    assert without_stacks(AWS) == without_stacks(REAL)
+    assert [p.get("stack") for p in pipelines_of(AWS)] == ["aws-stage", "aws-prod", None]
 
 
 def test_the_example_configuration_shows_every_field_of_the_settings() -> None:
-    shown = [p["settings"] for p in pipelines_of(FILES[1]) if p["commit"]["branch"] == "main"]
+    shown = [p["settings"] for p in pipelines_of(EXAMPLE) if p["commit"]["branch"] == "main"]
     assert set(shown[0]["build"]) == set(BuildSettings.model_fields)
     assert set(shown[0]["test"]) == set(TestSettings.model_fields)
 

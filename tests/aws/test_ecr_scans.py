@@ -1,0 +1,185 @@
+"""What ECR's scan finds, and what a deploy makes of it."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from blocks.aws import ecr
+from blocks.engine import Engine
+from deployments import example
+from domain.errors import VulnerableImage
+from domain.findings import Findings, Severity
+from domain.image import PublishedImage
+from tests.aws.publishing import publishing
+from tests.aws.stacks import Account, running_account
+from tests.conftest import RunningRegistry
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.engine
+
+LOOKS = "ecr:DescribeImageScanFindings"
+
+
+@pytest.fixture(scope="module")
+def account(running_registry: RunningRegistry, name: str) -> Iterator[Account]:
+    with running_account(running_registry.block.address, f"{name}-ecr") as account:
+        yield account
+
+
+@pytest.fixture
+def image(account: Account, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A published image that nobody has scanned, and a room that looks often."""
+    monkeypatch.setattr(ecr, "_POLL_SECONDS", 0.02)
+    with publishing(engine) as images:
+        image = images.publish(account.registry(), images.image())
+        account.cloud.calls.clear()
+        yield image
+
+
+def found(account: Account, image: PublishedImage, status: str = "COMPLETE", **counts: int) -> None:
+    account.cloud.set_findings(example.NAME, image.digest, counts, status)
+
+
+def looks(account: Account) -> int:
+    return account.cloud.calls.actions().count(LOOKS)
+
+
+@contextmanager
+def once_looked_at(account: Account, image: PublishedImage, **counts: int) -> Iterator[None]:
+    """The scan is complete as soon as the room has seen some times that it is not."""
+
+    def complete() -> None:
+        wait_until(lambda: looks(account) >= 3, 20)
+        found(account, image, **counts)
+
+    thread = threading.Thread(target=complete)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def admitted(account: Account, image: PublishedImage, **fields: Any) -> list[str]:
+    """What the room says of an image that it admits."""
+    told: list[str] = []
+    account.registry(**fields).admit(image, told.append)
+    return told
+
+
+def test_a_scan_is_shown_only_once_it_is_complete(account: Account, image: PublishedImage) -> None:
+    registry = account.registry()
+    assert registry.findings(image) is None
+    for status in ("PENDING", "IN_PROGRESS", "FAILED", "UNSUPPORTED_IMAGE"):
+        found(account, image, status)
+        assert registry.findings(image) is None
+    found(account, image)
+    assert registry.findings(image) == Findings(counts={})
+    found(account, image, LOW=7, CRITICAL=1, HIGH=2)
+    findings = registry.findings(image)
+    assert findings
+    assert findings.summary == "1 critical, 2 high, 7 low"
+    assert [f.severity for f in findings.some] == ["CRITICAL", "HIGH", "HIGH", "LOW", "LOW", "LOW"]
+    assert findings.some[0].url == f"https://nvd.nist.gov/vuln/detail/{findings.some[0].name}"
+
+
+def test_the_worst_are_shown_where_not_all_are(account: Account, image: PublishedImage) -> None:
+    many = {f"WORD{number}": 3 for number in range(8)}
+    found(account, image, **many, CRITICAL=1)
+    findings = account.registry().findings(image)
+    assert findings
+    assert len(findings.some) == 20
+    assert findings.some[0].severity == "CRITICAL"
+
+
+def test_the_findings_of_enhanced_scanning_are_shown_alike() -> None:
+    scan = {
+        "findingSeverityCounts": {"HIGH": 1, "CRITICAL": 1},
+        "enhancedFindings": [
+            {"title": "CVE-2026-1 - openssl", "severity": "HIGH"},
+            {"title": "CVE-2026-2 - zlib", "severity": "CRITICAL"},
+        ],
+    }
+    findings = ecr._findings({"imageScanFindings": scan})
+    assert findings.summary == "1 critical, 1 high"
+    assert [f.name for f in findings.some] == ["CVE-2026-2 - zlib", "CVE-2026-1 - openssl"]
+
+
+@pytest.mark.parametrize("status", [None, "IN_PROGRESS", "FAILED", "COMPLETE"])
+def test_without_a_limit_every_image_is_admitted_at_once(
+    account: Account, image: PublishedImage, status: str | None
+) -> None:
+    if status:
+        found(account, image, status, CRITICAL=5)
+    assert admitted(account, image) == []
+    assert looks(account) == 1
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_scan_is_waited_for_and_what_is_below_the_limit_admitted(
+    account: Account, image: PublishedImage, *, begun: bool
+) -> None:
+    if begun:
+        found(account, image, "IN_PROGRESS")
+    with once_looked_at(account, image, HIGH=3):
+        told = admitted(account, image, refuse_severity=Severity.CRITICAL)
+    assert told == ["The scan found 3 high: admitted"]
+    assert looks(account) >= 4
+
+
+def test_a_critical_finding_that_the_scan_ends_with_is_refused(
+    account: Account, image: PublishedImage
+) -> None:
+    found(account, image, "IN_PROGRESS")
+    with once_looked_at(account, image, CRITICAL=1, LOW=2), pytest.raises(VulnerableImage) as error:
+        admitted(account, image, refuse_severity=Severity.CRITICAL)
+    assert f"The scan of {image.reference} found 1 critical, 2 low." in error.value.what
+    assert error.value.why.startswith("1 of these are CRITICAL or worse")
+    [first, *_] = error.value.log
+    assert first.startswith("critical CVE-2024-0001 https://")
+    assert not error.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("limit", "admits"),
+    [
+        (Severity.CRITICAL, True),
+        (Severity.HIGH, False),
+        (Severity.MEDIUM, False),
+        (Severity.LOW, False),
+    ],
+)
+def test_what_is_as_bad_as_the_limit_or_worse_is_refused(
+    account: Account, image: PublishedImage, limit: Severity, *, admits: bool
+) -> None:
+    found(account, image, HIGH=1, INFORMATIONAL=9)
+    if admits:
+        assert admitted(account, image, refuse_severity=limit)
+        return
+    with pytest.raises(VulnerableImage, match="found 1 high"):
+        admitted(account, image, refuse_severity=limit)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (None, "none was started"),
+        ("IN_PROGRESS", "IN_PROGRESS"),
+        ("FAILED", "FAILED"),
+        ("UNSUPPORTED_IMAGE", "UNSUPPORTED_IMAGE"),
+    ],
+)
+def test_an_image_without_a_result_in_time_is_refused(
+    account: Account, image: PublishedImage, status: str | None, said: str
+) -> None:
+    if status:
+        found(account, image, status)
+    with pytest.raises(VulnerableImage) as error:
+        admitted(account, image, refuse_severity=Severity.LOW, scan_timeout_seconds=1)
+    assert f"no scan of {image.reference}: {said}." in error.value.what
+    assert "scan_timeout_seconds" in error.value.hint
+    waits = status in (None, "IN_PROGRESS")
+    assert (looks(account) > 2) == waits
