@@ -3,6 +3,7 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
+from blocks.contracts import ImageRegistry
 from blocks.named import registry_of
 from blocks.prefect_api import recorded_image, run_log, stacks_of, tag_run
 from domain.errors import BadInput, NotPublished, UnknownStack
@@ -40,28 +41,34 @@ async def redeploy(repository: str, stack: str, image: str, reason: str = "") ->
 
 def published_image(repository: str, image: str) -> PublishedImage:
     """The image that a passed pipeline published; raises NotPublished for any other."""
+    registry = registry_of(repository)
+    place = registry.repository(repository)
     if image.startswith("sha256:"):
         found = recorded_image(checked_digest(image))
     else:
-        found = recorded_image(_digest_of(repository, image), sha=image)
+        found = recorded_image(_digest_of(registry, place, image), sha=image)
     if found is None or found.commit.repository != repository:
         raise NotPublished(
             f"No passed pipeline of {repository} has published {image}.",
             hint="Push the commit to a branch that deploys, and let its tests pass first.",
         )
+    if found.repository != place:
+        raise NotPublished(
+            f"{image} is in {found.repository}, but {repository} is published to {place} now.",
+            hint="Set the registry in the repository's block back, or push a new commit.",
+        )
     return found
 
 
-def _digest_of(repository: str, sha: str) -> str:
+def _digest_of(registry: ImageRegistry, repository: str, sha: str) -> str:
     try:
         checked_sha(sha)
     except BadInput as error:
         raise BadInput(error.what, hint="Give all 40 digits of the commit, or a digest.") from None
-    registry = registry_of(repository)
-    manifest = registry.manifest(registry.repository(repository), sha)
+    manifest = registry.manifest(repository, sha)
     if manifest is None:
         raise NotPublished(
-            f"The registry has no image of {repository} for commit {sha}.",
+            f"The registry has no image of commit {sha} in {repository}.",
             hint="Push the commit to a branch that deploys, and let its tests pass first.",
         )
     return manifest.digest

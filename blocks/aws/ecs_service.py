@@ -70,6 +70,11 @@ class EcsService:
         definition = self.definition(revision)
         return serving_of(definition, self.container(definition))
 
+    def has_image(self, revision: str, image: PublishedImage) -> bool:
+        """Whether any container of a revision runs this image."""
+        containers = self.definition(revision)["containerDefinitions"]
+        return any(container["image"] == image.reference for container in containers)
+
     def serving(self) -> Serving | None:
         """What it runs; None where no task runs."""
         now = self.describe()

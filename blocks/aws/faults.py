@@ -68,8 +68,7 @@ def aws_error(doing: str, error: ClientError) -> SamebitsError:
     """The error for an answer of AWS."""
     code, message = code_of(error), str(error.response.get("Error", {}).get("Message", ""))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    # What follows are the request's headers, the session token among them.
-    message = message.partition("The Canonical String")[0]
+    # One line: with a wrong signature, the next ones repeat the request and its session token.
     said = one_line(f"{code}: {message}", 400)
     if _THROTTLED.search(code) or status >= 500:
         return AwsUnavailable(

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from blocks.aws.connection import Aws
 from blocks.aws.faults import aws_faults, code_of
-from domain.errors import AwsRefused
+from domain.errors import SamebitsError
 from domain.names import one_line
 
 _MOST_LINES = 12
@@ -19,8 +19,8 @@ _MOST_LINES = 12
 def last_lines(aws: Aws, definition: Mapping[str, Any], task_arn: str) -> list[str]:
     """The last lines that a container of a task has written; none where the log is elsewhere.
 
-    `definition` is the container's own. That the role may not read the log hides no failed deploy:
-    the line says so in place of the log.
+    `definition` is the container's own. That the log cannot be read hides no failed deploy: a line
+    says so in its place.
     """
     logs = definition.get("logConfiguration", {})
     options = logs.get("options", {})
@@ -38,6 +38,6 @@ def last_lines(aws: Aws, definition: Mapping[str, Any], task_arn: str) -> list[s
                 if code_of(error) == "ResourceNotFoundException":
                     return []
                 raise
-    except AwsRefused as error:
-        return [f"(its log {group} cannot be read: {one_line(error.why, 300)})"]
+    except SamebitsError as error:
+        return [f"(its log {group} cannot be read: {one_line(error.why or error.what, 300)})"]
     return [one_line(event.get("message", ""), 500) for event in found["events"]]

@@ -3,7 +3,7 @@
 import time
 
 from blocks.aws.ecs_service import Description, EcsService
-from domain.errors import DeployFailed
+from domain.errors import DeployFailed, SamebitsError
 from domain.image import PublishedImage, Serving
 
 POLL_SECONDS = 2.0
@@ -29,9 +29,12 @@ def verified(service: EcsService, image: PublishedImage, least_tasks: int = 1) -
 
 
 def serves_now(service: EcsService) -> str:
-    """Which digest serves now, in a sentence."""
-    now = service.describe()
-    stands = service.image_of(now["taskDefinition"])
+    """Which digest serves now, in a sentence; that it cannot be read hides no other error."""
+    try:
+        now = service.describe()
+        stands = service.image_of(now["taskDefinition"])
+    except SamebitsError as error:
+        return f"What serves now could not be read: {error.what}"
     if not now["runningCount"]:
         return f"Nothing serves now; the service is set to {stands.digest}."
     commit = f" (commit {stands.sha[:8]})" if stands.sha else ""

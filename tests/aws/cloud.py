@@ -106,11 +106,13 @@ class Cloud:
     account = ACCOUNT
     region = REGION
 
-    def __init__(self, registry: str, address: str, scheme: str, *, public_names: bool) -> None:
+    def __init__(
+        self, registry: str, folder: str, address: str, scheme: str, *, public_names: bool
+    ) -> None:
         self.url = f"{scheme}://{address}"
         self.registry_host = PUBLIC_HOST if public_names else address
         """What `repositoryUri` begins with"""
-        self._tokens, self._images = Tokens(), Images(registry)
+        self._tokens, self._images = Tokens(), Images(registry, folder)
         self._api = EcrApi(self._images, self._tokens, f"{scheme}://{self.registry_host}")
         self._moto = DomainDispatcherApplication(create_backend_app)
         self.faults = Faults(self._tokens.expire)
@@ -189,18 +191,22 @@ def running_cloud(
     port: int = 0,
     public_names: bool = False,
     ssl_context: ssl.SSLContext | None = None,
+    folder: str = "",
 ) -> Iterator[Cloud]:
     """An empty account that ends with the block.
 
     `registry` is host:port of a real registry; port 0 is a free one. With `public_names`, answers
-    name the registry as AWS does: the caller makes that name lead here, to port 443.
+    name the registry as AWS does: the caller makes that name lead here, to port 443. The images
+    are in a folder of their own in the registry; accounts that share one find each other's layers,
+    which makes a push quick.
     """
     moto_api_backend.reset()
     server = make_server(
         host, port, _not_yet, threaded=True, request_handler=_Quiet, ssl_context=ssl_context
     )
     scheme = "https" if ssl_context else "http"
-    server.app = cloud = Cloud(registry, f"{host}:{server.port}", scheme, public_names=public_names)
+    address = f"{host}:{server.port}"
+    server.app = cloud = Cloud(registry, folder, address, scheme, public_names=public_names)
     thread = threading.Thread(target=server.serve_forever, args=[0.05], name="cloud", daemon=True)
     thread.start()
     try:

@@ -86,10 +86,10 @@ class Tokens:
 class Images:
     """The manifests of all repositories, in the real registry and in moto alike."""
 
-    def __init__(self, registry: str) -> None:
+    def __init__(self, registry: str, folder: str) -> None:
         self._registry = registry
         # Each account begins with empty repositories in a registry that may outlive it.
-        self._folder = uuid.uuid4().hex
+        self._folder = folder or uuid.uuid4().hex
         self._lock = threading.Lock()
 
     def send(self, method: str, path: str, headers: Mapping[str, str], body: Any) -> Response:

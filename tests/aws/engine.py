@@ -13,6 +13,7 @@ Credentials = Callable[[], dict[str, str] | None]
 LABEL = "samebits.ecs-agent"
 _NANOSECONDS = 1_000_000_000
 _LEAST_GRACE_SECONDS = 3
+_MOST_LINES = 100
 
 
 class CannotPull(Exception):
@@ -136,6 +137,13 @@ class TaskEngine:
         with suppress(docker.errors.NotFound):
             self._client.api.stop(container, timeout=0 if self._closed.is_set() else int(grace))
         return int(self.look(container)["ExitCode"])
+
+    def log(self, container: str) -> list[str]:
+        """The last lines that a container has written."""
+        with suppress(docker.errors.NotFound):
+            log: bytes = self._client.api.logs(container, tail=_MOST_LINES)
+            return log.decode(errors="replace").splitlines()
+        return []
 
     def remove(self, container: str) -> None:
         """Remove a container that has ended."""

@@ -6,7 +6,8 @@ else. Nothing leaves the machine, and all that is started or written ends with t
 last line is the reference of what was published.
 """
 
-import datetime
+import datetime as dt
+import faulthandler
 import fcntl
 import json
 import os
@@ -36,8 +37,12 @@ from tests.waiting import wait_until
 
 FOLDER = Path("/run/real-names")
 CA = FOLDER / "ca.pem"
+LIMIT_SECONDS = 55
 ENGINE = f"unix://{FOLDER}/docker.sock"
 REGISTRY = "127.0.0.1:5000"
+# Docker would let any certificate pass, and plain HTTP, for what is at 127.0.0.0/8; this is an
+# address for documentation, which is this machine's own in here. Source: RFC 5737
+ADDRESS = "192.0.2.1"
 NAMES = [
     PUBLIC_HOST,
     f"api.ecr.{REGION}.amazonaws.com",
@@ -46,10 +51,12 @@ NAMES = [
 ]
 REPOSITORY = "hello"
 # From linux/sockios.h and linux/if.h.
-_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFADDR, _IFF_UP = 0x8913, 0x8914, 0x8916, 1
 
 
 def main() -> None:
+    # Also where nobody waits for this program any more.
+    faulthandler.dump_traceback_later(LIMIT_SECONDS, exit=True)
     with ExitStack() as stack:
         context = prepare()
         start(stack, "docker-registry", ["serve", registry_configuration()])
@@ -58,7 +65,7 @@ def main() -> None:
         wait_until(lambda: Path(ENGINE.removeprefix("unix://")).exists(), 30, "the engine")
         os.environ |= {"AWS_CA_BUNDLE": str(CA), "DOCKER_HOST": ENGINE}
         cloud = stack.enter_context(
-            running_cloud(REGISTRY, port=443, public_names=True, ssl_context=context)
+            running_cloud(REGISTRY, host=ADDRESS, port=443, public_names=True, ssl_context=context)
         )
         engine = stack.enter_context(Engine(DockerHost()))
         print(shown(cloud, engine).reference)
@@ -109,11 +116,12 @@ def credentials(cloud: Cloud) -> AwsCredentials:
 def prepare() -> ssl.SSLContext:
     """Make this namespace's own network, files and names; returns what the account shows."""
     bring_up("lo")
+    add_address("lo:1", ADDRESS)
     # With a /run of its own, no program here finds an engine or containerd of the machine.
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
     FOLDER.mkdir()
     hosts = FOLDER / "hosts"
-    hosts.write_text("".join(f"127.0.0.1 {name}\n" for name in ["localhost", *NAMES]))
+    hosts.write_text("".join(f"{ADDRESS} {name}\n" for name in NAMES))
     subprocess.run(["mount", "--bind", str(hosts), "/etc/hosts"], check=True)
     return certified(NAMES)
 
@@ -125,6 +133,15 @@ def bring_up(interface: str) -> None:
         [flags] = struct.unpack_from("H", fcntl.ioctl(control, _SIOCGIFFLAGS, request), 16)
         request = struct.pack("16sH14x", interface.encode(), flags | _IFF_UP)
         fcntl.ioctl(control, _SIOCSIFFLAGS, request)
+
+
+def add_address(alias: str, address: str) -> None:
+    """Give an alias of an interface an IPv4 address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        known = struct.pack(
+            "16sHH4s8x", alias.encode(), socket.AF_INET, 0, socket.inet_aton(address)
+        )
+        fcntl.ioctl(control, _SIOCSIFADDR, known)
 
 
 def certified(names: Sequence[str]) -> ssl.SSLContext:
@@ -155,7 +172,7 @@ def _certificate(
     issuer_key: ec.EllipticCurvePrivateKey,
     extension: x509.ExtensionType,
 ) -> x509.Certificate:
-    now, hour = datetime.datetime.now(datetime.UTC), datetime.timedelta(hours=1)
+    now, hour = dt.datetime.now(dt.UTC), dt.timedelta(hours=1)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -13,7 +13,6 @@ from prefect_aws.client_parameters import AwsClientParameters
 
 from blocks.aws import EcrRegistry, EcsStack
 from blocks.engine import DockerHost
-from blocks.loading import load
 from blocks.prefect_api import prefect_api
 from blocks.repository import GitHubRepository
 from deployments import example
@@ -72,10 +71,10 @@ class Account:
 def running_account(registry: str, name: str) -> Iterator[Account]:
     """An account on a real registry (host:port) and the local engine, whose policies are enforced.
 
-    `name` begins the name of all that is made on the engine.
+    `name` begins the name of all that is made on the engine, and is the folder in the registry.
     """
     with (
-        running_cloud(registry) as cloud,
+        running_cloud(registry, folder=name) as cloud,
         EcsAgent(DockerHost(), cloud.pull_credentials, name=name) as agent,
     ):
         outputs = _created(cloud, (EXAMPLES / "template.yaml").read_text())

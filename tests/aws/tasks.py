@@ -14,6 +14,7 @@ from typing import Any
 
 import docker.errors
 
+from tests.aws.container_logs import keep_log
 from tests.aws.engine import CannotPull, TaskEngine
 
 _DRAIN_SECONDS = 10
@@ -208,6 +209,7 @@ class Task:
             for one in self.containers:
                 if one.id:
                     code = self.engine.end(one.id, one.definition)
+                    keep_log(one.definition, self.id, self.engine.log(one.id))
                     one.exit_code = code if one.exit_code is None else one.exit_code
                     self.engine.remove(one.id)
                 one.status = "STOPPED"

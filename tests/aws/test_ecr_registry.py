@@ -148,6 +148,15 @@ def test_a_repository_of_another_account_is_asked_for_there(account: Account) ->
         registry.repository("none")
 
 
+def test_a_repository_is_not_taken_for_the_one_of_that_name_in_another_account(
+    account: Account,
+) -> None:
+    account.cloud.faults.clear()
+    repository = account.registry().repository(example.NAME)
+    with pytest.raises(RepositoryMissing, match=f"in account {OTHER}, region us-east-1"):
+        account.registry(account_id=OTHER).manifest(repository, 40 * "0")
+
+
 def test_each_login_is_a_new_one_and_the_role_is_assumed_once(
     account: Account, images: Publishing
 ) -> None:

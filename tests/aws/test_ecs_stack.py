@@ -257,8 +257,9 @@ def test_a_digest_that_is_not_in_the_registry_is_named_as_a_pull_error(
 
 
 def test_the_first_version_ever_may_crash_and_nothing_serves(
-    account: Account, stack: EcsStack, version: Version
+    account: Account, stack: EcsStack, version: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(rollout, "ROLLBACK_SECONDS", 1)  # the template's own image cannot be pulled
     error = failed_deploy(account, stack, version("new", needs="TOKEN"))
     assert "exit code 1" in str(error)
     assert "Nothing serves now" in str(error)
@@ -272,7 +273,7 @@ def test_a_deployment_that_takes_too_long_is_stopped_and_rolled_back(
     account.agent.hold(stack.service)
     short = stack.model_copy(update={"timeout_seconds": 2})
     error = failed_deploy(account, short, version("new"))
-    assert "not done after 2 s, and was stopped" in str(error)
+    assert "not done after 2 s, and was stopped." in str(error)
     assert "ROLLBACK_SUCCESSFUL" in str(error)
     assert f"{old.digest} (commit {old.commit.sha[:8]}) serves now" in str(error)
     assert "version old" in said(account)
@@ -445,6 +446,7 @@ def test_a_missing_permission_to_roll_back_is_named_with_what_goes_on(
 def test_a_missing_permission_to_read_the_log_hides_no_cause(
     account: Account, stack: EcsStack, version: Version
 ) -> None:
+    deploy(account, stack, version("old"))
     account.cloud.faults.deny("logs:GetLogEvents")
     error = failed_deploy(account, stack, version("new", needs="TOKEN"))
     assert "exit code 1" in str(error)

@@ -101,6 +101,14 @@ def test_steps_are_told_in_their_order_by_their_last_try() -> None:
     ]
 
 
+def test_what_a_step_says_of_itself_is_told_once_it_has_passed() -> None:
+    said = "scan: 1 critical"
+    for kind, note in ((StateType.COMPLETED, said), (StateType.FAILED, "")):
+        tries = [task_run("deploy", state(kind, message=said))]
+        (step,) = report_of(flow_run(state(kind)), "pipeline", tries, "").steps
+        assert step.note == note
+
+
 def test_a_step_that_prefect_has_only_heard_of_runs() -> None:
     (step,) = report_of(flow_run(RUNNING), "pipeline", [task_run("build", None)], "").steps
     assert step.status == Status.RUNNING

@@ -76,6 +76,12 @@ def test_a_failure_says_why_first_and_shows_its_log_as_code() -> None:
     assert message.sections[3] == "```a &lt; b\n'''\n50 %\ndone```"
 
 
+def test_what_a_step_notes_is_told_with_its_name() -> None:
+    step = StepReport(name="deploy", status=Status.PASSED, seconds=1, note="scan: <1> critical")
+    message = message_of(report(steps=(step,)))
+    assert "deploy: scan: &lt;1&gt; critical" in message.sections
+
+
 def test_a_subject_cannot_call_the_channel() -> None:
     commit = COMMIT.model_copy(
         update={"subject": "<!channel> & <@U1>", "author": "<!here>", "branch": "<!everyone>"}

@@ -11,8 +11,9 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling
 
+from blocks import all as blocks
 from blocks.channel import SlackChannel
-from blocks.engine import Engine
+from blocks.engine import DockerHost, Engine
 from blocks.loading import load
 from blocks.prefect_api import prefect_api, read_runs, read_steps
 from deployments import example
@@ -29,6 +30,7 @@ from tests.slack import Slack
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+OWN = [kind for name in blocks.__all__ if (kind := getattr(blocks, name)) is not DockerHost]
 
 
 async def ended(watch: Watch, sha: str, branch: str, attempt: int = 1) -> Seen:
@@ -37,8 +39,9 @@ async def ended(watch: Watch, sha: str, branch: str, attempt: int = 1) -> Seen:
 
 async def test_the_block_types_are_registered_by_the_package_alone(system: System) -> None:
     async with prefect_api() as client:
-        for slug in ("registry", "repository", "docker-stack", "slack-channel"):
-            found = await client.read_block_type_by_slug(f"samebits-{slug}")
+        for kind in OWN:
+            slug = kind.get_block_type_slug()
+            found = await client.read_block_type_by_slug(slug)
             schema = await client.get_most_recent_block_schema_for_block_type(found.id)
             assert schema
             for name, described in schema.fields["properties"].items():
