@@ -148,13 +148,17 @@ def test_a_repository_of_another_account_is_asked_for_there(account: Account) ->
         registry.repository("none")
 
 
-def test_a_repository_is_not_taken_for_the_one_of_that_name_in_another_account(
-    account: Account,
-) -> None:
+def test_the_account_of_the_block_is_the_one_that_is_asked(account: Account) -> None:
     account.cloud.faults.clear()
-    repository = account.registry().repository(example.NAME)
-    with pytest.raises(RepositoryMissing, match=f"in account {OTHER}, region us-east-1"):
-        account.registry(account_id=OTHER).manifest(repository, 40 * "0")
+    registry = account.registry(account_id=OTHER)
+    for ask in (
+        lambda: registry.repository("none"),
+        lambda: registry.manifest(f"{account.cloud.registry_host}/none", 40 * "0"),
+    ):
+        with pytest.raises(RepositoryMissing, match=f"'none' in account {OTHER}, reg") as error:
+            ask()
+        # What ECR itself says, which knows of the account only what the call tells it.
+        assert f"registry with id '{OTHER}'" in str(error.value.__cause__)
 
 
 def test_each_login_is_a_new_one_and_the_role_is_assumed_once(
