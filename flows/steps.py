@@ -167,6 +167,7 @@ def _deploy(image: PublishedImage, stack: str) -> State[Any]:
     room, registry, log = stack_called(stack), registry_of(image.commit.repository), run_log()
     registry.admit(image, log)
     limit = ensure_limit(f"stack-{stack}")
+    log(f"Waiting for the turn on {stack}; a deploy that was killed holds it for up to a minute")
     # A server that is away for a while must not cut a deploy in the middle.
     with concurrency(
         limit,

@@ -66,8 +66,8 @@ async def test_the_five_scenes_of_the_demo_hold_on_aws(
     assert demo.scenes[1].digest == demo.scenes[2].digest
 
 
-async def test_a_deploy_whose_worker_was_killed_is_finished_by_the_retry(
-    stacks: AwsStacks, system: System, watch: Watch, clone: Clone
+def test_a_deploy_whose_worker_was_killed_is_finished_by_the_retry(
+    stacks: AwsStacks, system: System, clone: Clone
 ) -> None:
     cloud, agent = stacks.account.cloud, stacks.account.agent
     service = stacks.account.outputs["StageServiceName"]
@@ -79,19 +79,25 @@ async def test_a_deploy_whose_worker_was_killed_is_finished_by_the_retry(
     def updates() -> int:
         return [call.action for call in cloud.calls].count("ecs:UpdateService")
 
-    await asyncio.to_thread(wait_until, lambda: updates() == 1, 60, "the update")
+    wait_until(lambda: updates() == 1, 60, "the update")
     worker = next(child for child in system.children if child.name == WORKER)
-    await asyncio.to_thread(kill_with_its_runs, worker)
-    await asyncio.to_thread(system.revive, worker)
+    kill_with_its_runs(worker)
+    system.revive(worker)  # in this thread: a child ends with the thread that started it
     agent.release(service)
-    run = await watch.finished(sha, "master", 1, print)
-    assert run.state == "CRASHED"
-    await watch.told(run.id, "crashed")
-    await watch.retry(run.id)
-    again = await watch.finished(sha, "master", 2, print)
-    again.must_have("COMPLETED", ["build", "test", "publish", "deploy"], executed=["deploy"])
+    asyncio.run(crashed_then_retried(system.settings, sha))
     assert updates() == 1
-    assert await watch.serving("aws-stage") == watch.published(sha)
+
+
+async def crashed_then_retried(settings: SystemSettings, sha: str) -> None:
+    async with prefect_api() as client:
+        watch = Watch(settings, client)
+        run = await watch.finished(sha, "master", 1, print)
+        assert run.state == "CRASHED"
+        await watch.told(run.id, "crashed")
+        await watch.retry(run.id)
+        again = await watch.finished(sha, "master", 2, print)
+        again.must_have("COMPLETED", ["build", "test", "publish", "deploy"], executed=["deploy"])
+        assert await watch.serving("aws-stage") == watch.published(sha)
 
 
 def kill_with_its_runs(worker: Child) -> None:
