@@ -15,6 +15,8 @@ from prefect.workers.process import ProcessWorker
 from pydantic import SecretStr, ValidationError
 
 from blocks.all import DockerHost, DockerStack, GitHubRepository, Registry, SlackChannel
+from blocks.aws import AwsCredentials
+from blocks.forms import show_form_of
 from blocks.loading import load_if_there
 from blocks.named import REGISTRIES, STACKS
 from blocks.prefect_api import delete_deployments_but, prefect_api
@@ -72,9 +74,10 @@ def default_blocks(settings: SystemSettings) -> list[tuple[str, Block]]:
 async def apply_deployments(
     settings: SystemSettings, file: Path = PROJECT / "prefect.yaml"
 ) -> None:
-    """Make the deployments just those of the file."""
+    """Make the deployments just those of the file, and the UI's forms those of the packages."""
     names = await asyncio.to_thread(_deploy_all, settings, file)
     async with prefect_api() as client:
+        await show_form_of(client, AwsCredentials)
         # What the file does not name any more must not go on leading somewhere.
         await delete_deployments_but(client, names)
 

@@ -46,8 +46,8 @@ class CloudFormationStack(Stack, Block):
         description="Output that is the ARN of the ECS service; without it nothing is verified",
         examples=["StageService"],
     )
-    container: str | None = Field(
-        default=None,
+    container: str = Field(
+        default="",
         description="Container of the task definition that runs the image; needed with several",
         examples=["web"],
     )

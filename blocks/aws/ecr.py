@@ -69,9 +69,9 @@ class EcrRegistry(ImageRegistry, Block):
         description="Path before the repository's name",
         examples=["my-team"],
     )
-    account_id: str | None = Field(
-        default=None,
-        pattern=r"^\d{12}$",
+    account_id: str = Field(
+        default="",
+        pattern=r"^(?:\d{12})?$",
         description="Account that the repositories are in; without it the role's own",
         examples=["123456789012"],
     )

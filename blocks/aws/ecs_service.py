@@ -30,7 +30,7 @@ _MOST_REVISIONS = 20
 class EcsService:
     """A service, by its cluster and name."""
 
-    def __init__(self, aws: Aws, cluster: str, name: str, container: str | None) -> None:
+    def __init__(self, aws: Aws, cluster: str, name: str, container: str) -> None:
         self._aws, self._ecs = aws, aws.ecs()
         self.cluster, self.name, self._container = cluster, name, container
         self._definitions: dict[str, dict[str, Any]] = {}

@@ -34,8 +34,8 @@ class EcsStack(Stack, Block):
         min_length=1, description="Name or ARN of the cluster", examples=["samebits"]
     )
     service: str = Field(min_length=1, description="Name of the service", examples=["stage"])
-    container: str | None = Field(
-        default=None,
+    container: str = Field(
+        default="",
         description="Container of the task definition that runs the image; needed with several",
         examples=["web"],
     )

@@ -32,15 +32,15 @@ def _with_image(definition: Mapping[str, Any], image: PublishedImage) -> dict[st
     return {**definition, "image": image.reference, "dockerLabels": labels}
 
 
-def container_to_replace(current: TaskDefinition, wanted: str | None) -> str:
+def container_to_replace(current: TaskDefinition, wanted: str = "") -> str:
     """The name of the container whose image is replaced; raises StackUnusable where unclear."""
     names = [str(definition["name"]) for definition in current["containerDefinitions"]]
-    if wanted is None and len(names) == 1:
+    if not wanted and len(names) == 1:
         return names[0]
     if wanted in names:
-        return str(wanted)
+        return wanted
     family = current.get("family", "?")
-    if wanted is None:
+    if not wanted:
         raise StackUnusable(
             f"The task definition {family} has {len(names)} containers: {', '.join(names)}.",
             why="Which of them runs the tested image is not said.",

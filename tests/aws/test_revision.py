@@ -59,9 +59,9 @@ def test_what_a_revision_runs_is_read_back_from_it() -> None:
     assert serving_of(made, "web").model_dump() == {"digest": DIGEST, "sha": "a" * 40}
 
 
-@pytest.mark.parametrize(("containers", "wanted"), [(("web",), None), (("web", "b"), "web")])
+@pytest.mark.parametrize(("containers", "wanted"), [(("web",), ""), (("web", "b"), "web")])
 def test_the_container_is_the_only_one_or_the_one_that_is_named(
-    containers: tuple[str, ...], wanted: str | None
+    containers: tuple[str, ...], wanted: str
 ) -> None:
     assert container_to_replace(definition(*containers), wanted) == "web"
 
@@ -69,13 +69,13 @@ def test_the_container_is_the_only_one_or_the_one_that_is_named(
 @pytest.mark.parametrize(
     ("containers", "wanted", "message"),
     [
-        (("web", "sidecar"), None, "2 containers: web, sidecar"),
+        (("web", "sidecar"), "", "2 containers: web, sidecar"),
         (("web", "sidecar"), "other", "no container 'other'.*web, sidecar"),
         (("web",), "other", "no container 'other'.*web"),
     ],
 )
 def test_an_unclear_container_is_an_error_that_lists_them(
-    containers: tuple[str, ...], wanted: str | None, message: str
+    containers: tuple[str, ...], wanted: str, message: str
 ) -> None:
     with pytest.raises(StackUnusable, match=message):
         container_to_replace(definition(*containers), wanted)

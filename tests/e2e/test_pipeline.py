@@ -49,6 +49,14 @@ async def test_the_block_types_are_registered_by_the_package_alone(system: Syste
                 assert described.get("examples"), f"{slug}.{name} has no example"
 
 
+async def test_the_ui_asks_for_the_role_of_aws_credentials(system: System) -> None:
+    async with prefect_api() as client:
+        found = await client.read_block_type_by_slug("aws-credentials")
+        shown = await client.get_most_recent_block_schema_for_block_type(found.id)
+    assert shown
+    assert "assume_role_arn" in shown.fields["properties"]
+
+
 async def test_a_commit_without_a_dockerfile_says_so_and_is_not_retried(
     clone: Clone, watch: Watch
 ) -> None:
