@@ -15,8 +15,7 @@ from deployments.engine_start import start_engine
 from domain.errors import SamebitsError
 
 PYTEST = [sys.executable, "-m", "pytest", "--durations=5"]
-BESIDE = (["tests/blocks", "tests/deployments"], ["tests/aws"])
-"""What runs beside the end-to-end tests; AWS by itself, since moto's state is a process's"""
+BESIDE = ["tests/blocks", "tests/deployments", "tests/aws"]
 
 
 def main() -> int:
@@ -26,20 +25,16 @@ def main() -> int:
         try:
             with Engine(DockerHost()) as connection:
                 host_images.ensure_images(connection)
-            beside = [_started(paths, Path(folder, f"{n}.log")) for n, paths in enumerate(BESIDE)]
-            codes = [subprocess.run([*PYTEST, "tests/e2e"], check=False).returncode]
-            for process, log in beside:
-                codes.append(process.wait())
-                print(log.read_text())
+            with Path(folder, "beside.log").open("w+") as log:
+                beside = subprocess.Popen([*PYTEST, *BESIDE], stdout=log, stderr=log)
+                whole = subprocess.run([*PYTEST, "tests/e2e"], check=False).returncode
+                code = beside.wait()
+                log.seek(0)
+                print(log.read())
         finally:
             if engine:
                 engine.stop(30)
-    return int(any(codes))
-
-
-def _started(paths: list[str], log: Path) -> tuple["subprocess.Popen[bytes]", Path]:
-    with log.open("wb") as output:
-        return subprocess.Popen([*PYTEST, *paths], stdout=output, stderr=output), log
+    return whole or code
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
 from tests.aws.ecr import PUBLIC_HOST, Images, RegistryFront, Tokens, repository_arn
-from tests.aws.ecr_api import EcrApi, scan_result
+from tests.aws.ecr_api import EcrApi, repositories_of, scan_result
 from tests.aws.faults import ACCOUNT, REGION, Caller, Calls, Faults, Needs, caller_of, denied
 
 _SCOPE = re.compile(r"Credential=([^/]+)/\d+/[^/]+/([^/]+)/aws4_request")
@@ -86,8 +86,11 @@ def _resources(call: ApiCall) -> list[str | None]:
     given = call.parameters
     if call.action == "ecr:GetAuthorizationToken":
         return ["*"]
-    if call.service == "ecr" and "repositoryName" in given:
-        return [repository_arn(given["repositoryName"])]
+    if call.service == "ecr":
+        # To describe all repositories, a role needs the right to each of them.
+        names = repositories_of(given) or (["*"] if "DescribeRepositories" in call.action else [])
+        registry = given.get("registryId") or ACCOUNT
+        return [repository_arn(name, registry) for name in names] or [None]
     if call.service == "ecs" and ("service" in given or "services" in given):
         cluster = str(given.get("cluster", "default")).rpartition("/")[2]
         prefix = f"arn:aws:ecs:{REGION}:{ACCOUNT}:service/{cluster}/"
@@ -112,6 +115,8 @@ class Cloud:
         self.url = f"{scheme}://{address}"
         self.registry_host = PUBLIC_HOST if public_names else address
         """What `repositoryUri` begins with"""
+        self._session, self._clients = boto3.session.Session(), dict[str, Any]()
+        self._lock = threading.Lock()
         self._tokens, self._images = Tokens(), Images(registry, folder)
         self._api = EcrApi(self._images, self._tokens, f"{scheme}://{self.registry_host}")
         self._moto = DomainDispatcherApplication(create_backend_app)
@@ -126,7 +131,12 @@ class Cloud:
     def client(self, service: str, **settings: Any) -> Any:
         """A client of boto3, the administrator's unless the settings say otherwise."""
         known = {"region_name": REGION, "endpoint_url": self.url, **_KEYS}
-        return boto3.session.Session().client(service, **(known | settings))
+        if settings:
+            return self._session.client(service, **(known | settings))
+        with self._lock:  # a client takes long to make
+            if service not in self._clients:
+                self._clients[service] = self._session.client(service, **known)
+            return self._clients[service]
 
     def pull_credentials(self) -> dict[str, str]:
         """What Docker needs to pull, of a fresh token that no fault has met."""

@@ -41,12 +41,18 @@ _ACTIONS = {
 }
 
 
-def repository_arn(name: str) -> str:
-    return f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/{name}"
+def repository_arn(name: str, registry: str = ACCOUNT) -> str:
+    return f"arn:aws:ecr:{REGION}:{registry}:repository/{name}"
 
 
-def find_repository(name: str) -> Repository | None:
+def find_repository(name: str, registry: str = ACCOUNT) -> Repository:
+    """The repository of an account, which is its registry. Errors: Refused.
+
+    moto keeps them by their names only, whatever account they were created for.
+    """
     found: Repository | None = ecr_backends[ACCOUNT][REGION].repositories.get(name)
+    if not found or found.registry_id != registry:
+        raise Refused("RepositoryNotFoundException", absent(name, registry))
     return found
 
 
@@ -196,9 +202,10 @@ class RegistryFront:
         refusal = self._faults.admit(caller, action, [(action, arn)])
         if refusal:
             return refusal.answer("registry")
-        repository = find_repository(name)
-        if not repository:
-            return registry_error(404, "NAME_UNKNOWN", absent(name))
+        try:
+            repository = find_repository(name)
+        except Refused as refused:
+            return registry_error(404, "NAME_UNKNOWN", str(refused))
         if kind == "manifests":
             return self._manifest(request, repository, match["rest"])
         headers = _headers(request)
@@ -238,9 +245,9 @@ class RegistryFront:
         return self._images.send(request.method, _path_of(request), headers, None)
 
 
-def absent(name: str) -> str:
+def absent(name: str, registry: str) -> str:
     """ECR's text for a repository that is not there."""
-    return f"The repository with name '{name}' does not exist in the registry with id '{ACCOUNT}'"
+    return f"The repository with name '{name}' does not exist in the registry with id '{registry}'"
 
 
 def _path_of(request: Request) -> str:

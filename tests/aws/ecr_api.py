@@ -9,7 +9,7 @@ from typing import Any
 
 from werkzeug.wrappers import Response
 
-from tests.aws.ecr import Images, Refused, Tokens, absent, digest_of, find_image, find_repository
+from tests.aws.ecr import Images, Refused, Tokens, digest_of, find_image, find_repository
 from tests.aws.faults import ACCOUNT, Caller, json_error
 
 
@@ -21,14 +21,19 @@ class EcrApi:
         self.findings: dict[tuple[str, str], dict[str, Any]] = {}
 
     def answer(self, action: str, given: Mapping[str, Any], caller: Caller) -> Response | None:
-        """The answer; None where moto is to give it."""
+        """The answer; None where moto is to give it, of repositories that are there."""
+        registry = given.get("registryId") or ACCOUNT
         try:
+            if action.startswith("ecr:") and action != "ecr:CreateRepository":
+                for name in repositories_of(given):
+                    find_repository(name, registry)
             if action == "ecr:GetAuthorizationToken":
                 return _json({"authorizationData": [self._token(caller)]})
             if action == "ecr:PutImage":
-                return _json({"image": self._put(given)})
+                return _json({"image": self._put(given, registry)})
             if action == "ecr:DescribeImageScanFindings":
-                return _json(self._describe(given["repositoryName"], given["imageId"]))
+                found = self._describe(given["repositoryName"], given["imageId"], registry)
+                return _json(found)
         except Refused as refused:
             return json_error(400, refused.code, str(refused))
         return None
@@ -41,12 +46,10 @@ class EcrApi:
             "proxyEndpoint": self._endpoint,
         }
 
-    def _put(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _put(self, given: Mapping[str, Any], registry: str) -> dict[str, Any]:
         """Source: https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_PutImage.html"""
         name, text, tag = given["repositoryName"], given["imageManifest"], given.get("imageTag")
-        repository = find_repository(name)
-        if not repository:
-            raise Refused("RepositoryNotFoundException", absent(name))
+        repository = find_repository(name, registry)
         media_type = given.get("imageManifestMediaType") or json.loads(text).get("mediaType")
         if not media_type:
             raise Refused("InvalidParameterException", "The manifest has no media type")
@@ -59,28 +62,26 @@ class EcrApi:
             raise Refused(
                 "ImageAlreadyExistsException",
                 f"Image with digest '{digest}' and tag '{tag}' already exists in the repository "
-                f"with name '{name}' in registry with id '{ACCOUNT}'",
+                f"with name '{name}' in registry with id '{registry}'",
             )
         answer = self._images.put(repository, tag, text.encode(), {"Content-Type": media_type})
         with contextlib.closing(answer):
             if answer.status_code != 201:
                 raise Refused("LayersNotFoundException", answer.get_data(as_text=True).strip())
         return {
-            "registryId": ACCOUNT,
+            "registryId": registry,
             "repositoryName": name,
             "imageId": {"imageDigest": digest} | ({"imageTag": tag} if tag else {}),
             "imageManifest": text,
             "imageManifestMediaType": media_type,
         }
 
-    def _describe(self, name: str, image_id: Mapping[str, str]) -> dict[str, Any]:
-        repository = find_repository(name)
-        if not repository:
-            raise Refused("RepositoryNotFoundException", absent(name))
+    def _describe(self, name: str, image_id: Mapping[str, str], registry: str) -> dict[str, Any]:
+        repository = find_repository(name, registry)
         digest, tag = image_id.get("imageDigest"), image_id.get("imageTag")
         image = find_image(repository, digest or tag or "")
         shown = f"{{imageDigest:'{digest or 'null'}', imageTag:'{tag or 'null'}'}}"
-        where = f"the repository with name '{name}' in the registry with id '{ACCOUNT}'"
+        where = f"the repository with name '{name}' in the registry with id '{registry}'"
         if not image:
             why = f"The image with imageId {shown} does not exist within {where}"
             raise Refused("ImageNotFoundException", why)
@@ -89,11 +90,17 @@ class EcrApi:
             why = f"Image scan does not exist for the image with '{shown}' in {where}"
             raise Refused("ScanNotFoundException", why)
         return {
-            "registryId": ACCOUNT,
+            "registryId": registry,
             "repositoryName": name,
             "imageId": {**image_id, "imageDigest": image.image_digest},
             **found,
         }
+
+
+def repositories_of(given: Mapping[str, Any]) -> list[str]:
+    """The names of the repositories that a call is about."""
+    one = given.get("repositoryName")
+    return [one] if one else given.get("repositoryNames") or []
 
 
 def _json(answer: Mapping[str, Any]) -> Response:

@@ -75,7 +75,7 @@ def running_account(registry: str, name: str) -> Iterator[Account]:
     """
     with (
         running_cloud(registry, folder=name) as cloud,
-        EcsAgent(DockerHost(), cloud.pull_credentials, name=name) as agent,
+        EcsAgent(DockerHost(), cloud.pull_credentials, name=name, speed=20) as agent,
     ):
         outputs = _created(cloud, (EXAMPLES / "template.yaml").read_text())
         cloud.faults.enforce_policies()

@@ -24,7 +24,8 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.engine
 
 CHECK = "wget -q -O /dev/null http://127.0.0.1:8000/health"
-HEALTH = {"command": ["CMD-SHELL", CHECK], "interval": 5, "retries": 2}
+# On a busy machine a service takes its time: until then nothing is counted.
+HEALTH = {"command": ["CMD-SHELL", CHECK], "interval": 5, "retries": 3, "startPeriod": 200}
 BREAKER = {"deploymentCircuitBreaker": {"enable": True, "rollback": True}}
 NO_ROLLBACK = {"deploymentCircuitBreaker": {"enable": True, "rollback": False}}
 FINAL = ("SUCCESSFUL", "STOPPED", "ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED")
@@ -102,6 +103,7 @@ class Cluster:
             "image": image,
             "memory": 64,
             "portMappings": [{"containerPort": 8000}],
+            "healthCheck": HEALTH,
         }
         return self.ecs.register_task_definition(
             family=self.name, containerDefinitions=[{**container, **more}, *others]
@@ -194,7 +196,7 @@ def digest(image: str) -> str:
 def test_a_good_deployment_runs_what_was_asked_and_tells_so(
     cluster: Cluster, images: Images
 ) -> None:
-    arn = cluster.define(images.one, healthCheck=HEALTH)
+    arn = cluster.define(images.one)
     assert cluster.create(arn, 2)["deployments"][0]["rolloutState"] == "IN_PROGRESS"
     done = cluster.ended()
     assert done["status"] == "SUCCESSFUL"
@@ -295,7 +297,7 @@ def test_without_rollback_a_failed_deployment_stops_and_the_old_tasks_serve_on(
 def test_tasks_that_fail_their_health_check_are_failed_tasks(
     cluster: Cluster, images: Images
 ) -> None:
-    cluster.create(cluster.define(images.one, healthCheck=HEALTH), deploymentConfiguration=BREAKER)
+    cluster.create(cluster.define(images.one), deploymentConfiguration=BREAKER)
     cluster.ended()
     sick = {"command": ["CMD-SHELL", "exit 1"], "interval": 5, "retries": 1}
     cluster.update(cluster.define(images.two, healthCheck=sick))
@@ -485,11 +487,11 @@ Resources:
 
 
 def test_no_request_is_lost_while_tasks_are_replaced(cluster: Cluster, images: Images) -> None:
-    cluster.create(cluster.define(images.one, healthCheck=HEALTH), 2)
+    cluster.create(cluster.define(images.one), 2)
     cluster.ended()
     with Load(f"{cluster.url()}/") as load:
         for image in (images.two, images.one):
-            cluster.update(cluster.define(image, healthCheck=HEALTH))
+            cluster.update(cluster.define(image))
             assert cluster.ended()["status"] == "SUCCESSFUL"
         sent = load.sent
         wait_until(lambda: load.sent > sent + 10, 5)

@@ -1,221 +1,37 @@
 """The block of a CloudFormation stack, on an account whose services really run."""
 
-import json
-import re
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
-from unittest.mock import patch
 
 import httpx
 import pytest
 from botocore.config import Config
-from moto.cloudformation.exceptions import ValidationError
-from moto.cloudformation.models import CloudFormationBackend, Event, Stack, cloudformation_backends
-from moto.cloudformation.responses import CloudFormationResponse
-from moto.core.responses import EmptyResult
-from moto.ecs.models import Service
-from prefect_aws import AwsCredentials
-from prefect_aws.assume_role_parameters import AssumeRoleParameters
+from moto.cloudformation.models import CloudFormationBackend
 
 from blocks.aws import CloudFormationStack, connection, stack_update, verification
-from blocks.engine import DockerHost, Engine
-from deployments.provisioning import PROJECT
+from blocks.engine import DockerHost
 from domain.errors import AwsRefused, AwsUnavailable, DeployFailed, SamebitsError, StackUnusable
-from domain.image import PublishedImage, Serving
-from tests.aws.agent import EcsAgent
-from tests.aws.stacks import Account, running_account
-from tests.conftest import Origin, RunningRegistry, unique
-from tests.services import published
+from domain.image import Serving
+from tests.aws.formed import (
+    CANCEL,
+    NO_REGISTRY,
+    ROLE,
+    UPDATE,
+    Deployed,
+    Images,
+    absent,
+    account_with_role,
+    credentials,
+    deployed,
+    needed,
+    published_images,
+)
+from tests.aws.stacks import Account
+from tests.aws.updates import BREAKER, Updates
+from tests.conftest import RunningRegistry
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.engine
-
-UPDATE, CANCEL = "cloudformation:ExecuteChangeSet", "cloudformation:CancelUpdateStack"
-ROLE = "samebits-formation"
-NO_REGISTRY: Any = None
-"""AWS pulls by itself"""
-BREAKER = "ECS Deployment Circuit Breaker was triggered"
-
-
-def needed() -> list[str]:
-    """The actions of the role that the documentation asks for."""
-    _, _, section = (
-        (PROJECT / "docs" / "aws.md")
-        .read_text()
-        .partition("\n### Role for a CloudFormation stack\n")
-    )
-    return re.findall(r"^\| `(\w+:\w+)` \|", section, re.MULTILINE)
-
-
-class Updates:
-    """Updates of stacks as AWS does them: they wait for their services, and go back.
-
-    moto ends an update in the call that begins it, whatever the services do, forgets the new
-    parameters and the template's defaults, refuses what changes nothing one call too early, and has
-    no CancelUpdateStack.
-    """
-
-    def __init__(self, agent: EcsAgent) -> None:
-        self.wait_for_services = True
-        """False for moto's own way: an update is complete at once"""
-        self.paused = False
-        """Whether updates stay in progress"""
-        self._agent, self._lock = agent, threading.RLock()
-        self._before: dict[str, dict[str, Any]] = {}
-
-    @contextmanager
-    def in_place(self) -> Iterator["Updates"]:
-        """Have moto's CloudFormation answer so."""
-        updates = self
-        events, stacks = (
-            CloudFormationBackend.describe_stack_events,
-            (CloudFormationBackend.describe_stacks),
-        )
-
-        def describe_stack_events(backend: Any, name: str) -> Any:
-            updates._go_on(backend)
-            return events(backend, name)
-
-        def describe_stacks(backend: Any, name: str) -> Any:
-            updates._go_on(backend)
-            return stacks(backend, name)
-
-        with ExitStack() as patches:
-            for kind, name, handler in (
-                (CloudFormationBackend, "execute_change_set", updates._execute),
-                (CloudFormationBackend, "describe_stack_events", describe_stack_events),
-                (CloudFormationBackend, "describe_stacks", describe_stacks),
-                (CloudFormationResponse, "cancel_update_stack", updates._cancel),
-                (CloudFormationResponse, "_validate_different_update", lambda *_: None),
-                (Stack, "has_parameters", _has_parameters),
-            ):
-                # A bound method would not be given the object that it is called on.
-                def called(*words: Any, _handler: Any = handler, **named: Any) -> Any:
-                    return _handler(*words, **named)
-
-                patches.enter_context(patch.object(kind, name, called, create=True))
-            yield self
-
-    def _execute(self, backend: Any, change_set_name: str, **_: Any) -> None:
-        with self._lock:
-            change_set = backend.describe_change_set(change_set_name)
-            stack = backend.stacks[change_set.stack_id]
-            self._before[stack.stack_id] = dict(stack.stack_parameters)
-            _enter(stack, "UPDATE_IN_PROGRESS", "User Initiated")
-            self._apply(stack, change_set.parameters)
-
-    def _apply(self, stack: Stack, parameters: dict[str, Any]) -> None:
-        given = {name: _text(value) for name, value in parameters.items()}
-        stack.resource_map.update(stack.template_dict, given)
-
-    def _cancel(self, response: Any) -> EmptyResult:
-        backend = response.cloudformation_backend
-        stack = backend.get_stack(response._get_param("StackName"))
-        with self._lock:
-            if stack.status != "UPDATE_IN_PROGRESS":
-                raise ValidationError(
-                    message="CancelUpdateStack cannot be called from current stack status"
-                )
-            self._go_back(stack, "User Initiated")
-        return EmptyResult()
-
-    def _go_back(self, stack: Stack, reason: str) -> None:
-        _enter(stack, "UPDATE_ROLLBACK_IN_PROGRESS", reason)
-        for managed in self._services(stack):
-            self._agent.release(managed.service.name)  # what was held is the new version
-        self._apply(stack, self._before[stack.stack_id])
-
-    def _go_on(self, backend: Any) -> None:
-        """See what the services of stacks do that are in progress."""
-        with self._lock, self._agent.lock:
-            for stack in backend.stacks.values():
-                if stack.stack_id in self._before and not self.paused:
-                    self._look(stack)
-
-    def _look(self, stack: Stack) -> None:
-        services = self._services(stack) if self.wait_for_services else []
-        failed = [one for one in services if one.deployments[0].status in FAILED]
-        done = all(one.deployments[0].status == "SUCCESSFUL" for one in services)
-        if stack.status == "UPDATE_IN_PROGRESS":
-            if failed:
-                fail(stack, failed[0].service, BREAKER)
-                fail(stack, None, "Resource update cancelled")
-                self._go_back(stack, "The following resource(s) failed to update: [Service].")
-            elif done:
-                _enter(stack, "UPDATE_COMPLETE")
-        elif stack.status == "UPDATE_ROLLBACK_IN_PROGRESS" and done:
-            _enter(stack, "UPDATE_ROLLBACK_COMPLETE")
-
-    def _services(self, stack: Stack) -> list[Any]:
-        found = stack.resource_map._parsed_resources.values()
-        return [self._agent.services[one.arn] for one in found if isinstance(one, Service)]
-
-
-FAILED = ("STOPPED", "ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED")
-
-
-def _text(value: Any) -> str:
-    """A parameter as it is given; moto keeps some as lists and numbers."""
-    return ",".join(value) if isinstance(value, list) else str(value)
-
-
-def _has_parameters(stack: Stack, others: dict[str, Any]) -> bool:
-    now = stack.stack_parameters
-    return {k: _text(v) for k, v in now.items()} == {k: _text(v) for k, v in others.items()}
-
-
-def _enter(stack: Stack, status: str, reason: str | None = None) -> None:
-    stack.status = status
-    stack._add_stack_event(status, resource_status_reason=reason)
-
-
-def fail(stack: Stack, service: Service | None, reason: str) -> None:
-    """Let a resource of a stack fail."""
-    known = ("Service", service.arn, "AWS::ECS::Service") if service else ("Other", "", "AWS::X::Y")
-    stack.events.append(
-        Event(stack.stack_id, stack.name, *known, "UPDATE_FAILED", reason, None)  # type: ignore[call-arg]
-    )
-
-
-def template(*, sidecar: str = "") -> str:
-    """A service whose image is a parameter; with a second container where its image is given."""
-    web = {"Name": "web", "Image": {"Ref": "Image"}, "Memory": 64}
-    web["PortMappings"] = [{"ContainerPort": 8000}]
-    code = "import time; time.sleep(3600)"
-    side = {"Name": "side", "Image": sidecar, "Memory": 64, "EntryPoint": ["python3", "-c", code]}
-    settings = {"DeploymentCircuitBreaker": {"Enable": True, "Rollback": True}}
-    task = {"Family": {"Ref": "Name"}, "ContainerDefinitions": [web, *([side] if sidecar else [])]}
-    service = {
-        "Cluster": "samebits",
-        "ServiceName": {"Ref": "Name"},
-        "DesiredCount": {"Ref": "Count"},
-        "LaunchType": "FARGATE",
-        "TaskDefinition": {"Ref": "Task"},
-        "DeploymentConfiguration": settings,
-    }
-    text = {"Type": "String"}
-    return json.dumps(
-        {
-            "Parameters": {"Image": text, "Name": text, "Count": {"Type": "Number", "Default": 1}},
-            "Resources": {
-                "Task": {"Type": "AWS::ECS::TaskDefinition", "Properties": task},
-                "Service": {"Type": "AWS::ECS::Service", "Properties": service},
-            },
-            "Outputs": {"Arn": {"Value": {"Ref": "Service"}}, "Called": {"Value": {"Ref": "Name"}}},
-        }
-    )
-
-
-@dataclass(frozen=True)
-class Images:
-    """Two versions that run, and one that exits."""
-
-    one: PublishedImage
-    two: PublishedImage
-    crashing: PublishedImage
 
 
 @pytest.fixture(scope="module")
@@ -225,29 +41,14 @@ def images(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Images]:
     folder = tmp_path_factory.mktemp("formation")
-    with ExitStack() as made:
-        made.enter_context(pytest.MonkeyPatch.context()).setenv("SAMEBITS_HOME", str(folder))
-        engine, origin = made.enter_context(Engine(docker_host)), Origin(folder)
-        versions = ("one", ""), ("two", ""), ("three", "TOKEN")
-        yield Images(
-            *(
-                made.enter_context(published(engine, running_registry.block, origin, *version))
-                for version in versions
-            )
-        )
+    with published_images(docker_host, running_registry.block, folder) as images:
+        yield images
 
 
 @pytest.fixture(scope="module")
 def account(running_registry: RunningRegistry, images: Images, name: str) -> Iterator[Account]:
-    """The account with the documented role."""
-    with running_account(running_registry.block.address, f"{name}-formation") as running:
-        iam = running.cloud.client("iam")
-        trust = {"Version": "2012-10-17", "Statement": []}
-        iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument=json.dumps(trust))
-        allowed = {"Effect": "Allow", "Action": needed(), "Resource": "*"}
-        policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
-        iam.put_role_policy(RoleName=ROLE, PolicyName="deploy", PolicyDocument=policy)
-        yield running
+    with account_with_role(running_registry.block.address, f"{name}-formation") as account:
+        yield account
 
 
 @pytest.fixture(scope="module")
@@ -262,96 +63,41 @@ def updates(
 ) -> Iterator[Updates]:
     """Updates as AWS does them, seen quickly; what was recorded and refused is forgotten."""
     for module in (stack_update, verification):
-        monkeypatch.setattr(module, "POLL_SECONDS", 0.05)
-    account.cloud.faults.calls.clear()
+        monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(stack_update, "_ROLLBACK_SECONDS", 20)
+    monkeypatch.setattr(verification, "SETTLES_SECONDS", 20)
+    account.cloud.calls.clear()
     yield in_aws
     in_aws.wait_for_services, in_aws.paused = True, False
     account.cloud.faults.clear()
     account.cloud.faults.enforce_policies()
 
 
-class Deployed:
-    """A stack of CloudFormation that runs the first image, and its block."""
-
-    def __init__(self, account: Account, image: PublishedImage, **text: Any) -> None:
-        self.account, self.name = account, f"it-{unique()[:8]}"
-        self.client, self.log = account.cloud.client("cloudformation"), list[str]()
-        self.client.create_stack(
-            StackName=self.name,
-            TemplateBody=template(**text),
-            Parameters=[
-                {"ParameterKey": "Image", "ParameterValue": image.reference},
-                {"ParameterKey": "Name", "ParameterValue": self.name},
-            ],
-        )
-        wait_until(lambda: self.deployments() == ["SUCCESSFUL"], 20, "the stack's first deployment")
-        account.cloud.faults.calls.clear()
-
-    def block(self, **fields: Any) -> CloudFormationStack:
-        known = {
-            "credentials": credentials(self.account),
-            "stack": self.name,
-            "parameter": "Image",
-            "service_output": "Arn",
-        }
-        return CloudFormationStack(**(known | fields))
-
-    def deploy(self, image: PublishedImage, **fields: Any) -> Serving:
-        return self.block(**fields).deploy("stage", image, NO_REGISTRY, self.log.append)
-
-    def moto(self) -> Stack:
-        """What moto keeps of it."""
-        backend = cloudformation_backends[self.account.cloud.account][self.account.cloud.region]
-        return next(stack for stack in backend.stacks.values() if stack.name == self.name)
-
-    def deployments(self) -> list[str]:
-        """States of the service's deployments, newest first."""
-        found = self.account.cloud.client("ecs").list_service_deployments(
-            cluster="samebits", service=self.name
-        )
-        return [one["status"] for one in found["serviceDeployments"]]
-
-    def parameters(self) -> dict[str, str]:
-        found = self.client.describe_stacks(StackName=self.name)["Stacks"][0]["Parameters"]
-        return {one["ParameterKey"]: one["ParameterValue"] for one in found}
-
-    def said(self) -> str:
-        return httpx.get(self.account.agent.address("samebits", self.name), timeout=5).text
-
-    def updates(self) -> int:
-        """How many updates were begun."""
-        return self.account.cloud.faults.calls.actions().count(UPDATE)
-
-    def remove(self) -> None:
-        self.account.agent.release(self.name)
-        self.client.delete_stack(StackName=self.name)
-
-
-def credentials(account: Account) -> AwsCredentials:
-    role = f"arn:aws:iam::{account.cloud.account}:role/{ROLE}"
-    fields = {"assume_role_arn": role, "assume_role_kwargs": AssumeRoleParameters()}
-    return account.credentials("stage").model_copy(update=fields)
-
-
 @pytest.fixture
 def stack(account: Account, images: Images, updates: Updates) -> Iterator[Deployed]:
-    made = Deployed(account, images.one)
-    yield made
-    made.remove()
+    with deployed(account, images.one) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="module")
 def steady(account: Account, images: Images, in_aws: Updates) -> Iterator[Deployed]:
     """A stack that no test changes."""
-    made = Deployed(account, images.one)
-    yield made
-    made.remove()
+    with deployed(account, images.one) as stack:
+        yield stack
 
 
-def hurry(monkeypatch: pytest.MonkeyPatch, attempts: int = 2) -> None:
-    """Let calls be tried only so many times."""
-    retries = {"mode": "adaptive", "total_max_attempts": attempts}
-    monkeypatch.setattr(connection, "_PATIENT", Config(retries=retries))
+@pytest.fixture
+def unprepared(updates: Updates, monkeypatch: pytest.MonkeyPatch) -> None:
+    """moto makes every change set; these are failed by hand, as AWS fails one."""
+    create = CloudFormationBackend.create_change_set
+
+    def failed(backend: Any, **given: Any) -> Any:
+        made = create(backend, **given)
+        change_set = backend.change_sets[made[0]]
+        change_set.status, change_set.status_reason = "FAILED", "Transform X failed."
+        return made
+
+    monkeypatch.setattr(CloudFormationBackend, "create_change_set", failed)
 
 
 def test_a_deploy_is_a_change_set_of_one_parameter_and_the_tasks_then_run_that_digest(
@@ -400,19 +146,15 @@ def test_what_serves_is_what_the_service_runs_or_without_it_the_parameter(
     assert steady.block(service_output="", parameter="Name").serving("stage") is None
 
 
-def test_nothing_serves_where_the_service_runs_no_task(stack: Deployed) -> None:
-    place = {"cluster": "samebits", "service": stack.name}
+def test_nothing_serves_where_the_service_runs_no_task_and_that_is_a_failed_deploy(
+    stack: Deployed, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "SETTLES_SECONDS", 0.2)
     ecs = stack.account.cloud.client("ecs")
-    ecs.update_service(**place, desiredCount=0)
-    wait_until(
-        lambda: (
-            not ecs.describe_services(cluster="samebits", services=[stack.name])["services"][0][
-                "runningCount"
-            ]
-        ),
-        20,
-    )
-    assert stack.block().serving("stage") is None
+    ecs.update_service(cluster="samebits", service=stack.name, desiredCount=0)
+    wait_until(lambda: stack.block().serving("stage") is None, 20)
+    with pytest.raises(DeployFailed, match=r"0 of its 1 tasks run.* Nothing serves now"):
+        stack.deploy(images.one)
 
 
 def test_without_a_service_nothing_is_verified_and_the_log_says_so(
@@ -438,12 +180,39 @@ def test_an_update_that_is_complete_while_the_old_image_runs_is_a_failed_deploy(
     assert "version one" in stack.said()
 
 
+def test_a_service_that_is_set_to_another_image_by_hand_is_a_failed_deploy(
+    stack: Deployed, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "SETTLES_SECONDS", 0.2)
+    stack.account.agent.hold(stack.name)  # the old task stays
+    web = {"name": "web", "image": images.two.reference, "memory": 64}
+    ecs = stack.account.cloud.client("ecs")
+    other = ecs.register_task_definition(family=stack.name, containerDefinitions=[web])
+    revision = other["taskDefinition"]["taskDefinitionArn"]
+    ecs.update_service(cluster="samebits", service=stack.name, taskDefinition=revision)
+    with pytest.raises(DeployFailed, match=r"Its task definition is .*, with ") as error:
+        stack.deploy(images.one)
+    assert images.two.digest in error.value.why
+
+
+def test_tasks_that_have_yet_to_start_are_waited_for(stack: Deployed, images: Images) -> None:
+    ecs = stack.account.cloud.client("ecs")
+
+    def more(_: str) -> None:
+        ecs.update_service(cluster="samebits", service=stack.name, desiredCount=2)
+
+    stack.block().deploy("stage", images.one, NO_REGISTRY, more)
+    (service,) = ecs.describe_services(cluster="samebits", services=[stack.name])["services"]
+    assert service["runningCount"] == 2
+
+
 def test_the_reason_is_the_first_event_that_failed_and_what_serves_is_named(
     stack: Deployed, images: Images
 ) -> None:
-    with pytest.raises(DeployFailed, match="UPDATE_ROLLBACK_COMPLETE") as error:
-        stack.deploy(images.crashing)
-    assert f"did not take {images.crashing.digest}" in error.value.what
+    broken = absent()
+    with pytest.raises(DeployFailed, match="it is UPDATE_ROLLBACK_COMPLETE") as error:
+        stack.deploy(broken)
+    assert f"did not take {broken.digest}" in error.value.what
     assert error.value.why == f"Service: {BREAKER}"
     assert [line.split()[1] for line in error.value.log] == ["Service", "Other"]
     assert f"{images.one.digest} serves now." in str(error.value)
@@ -453,14 +222,14 @@ def test_the_reason_is_the_first_event_that_failed_and_what_serves_is_named(
 
 
 def test_what_cannot_be_read_does_not_hide_why_a_deploy_failed(
-    stack: Deployed, images: Images, monkeypatch: pytest.MonkeyPatch
+    steady: Deployed, unprepared: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def denied(_: object) -> str:
         raise AwsRefused("The role may not do this.")
 
     monkeypatch.setattr("blocks.aws.cloudformation_stack.serves_now", denied)
-    with pytest.raises(DeployFailed, match=BREAKER) as error:
-        stack.deploy(images.crashing)
+    with pytest.raises(DeployFailed, match="Transform X failed") as error:
+        steady.deploy(absent())
     assert "could not be read: The role may not do this." in error.value.hint
 
 
@@ -535,7 +304,7 @@ def test_a_stack_that_stays_in_progress_is_left_alone(steady: Deployed, updates:
     steady.moto().status = "UPDATE_ROLLBACK_IN_PROGRESS"
     try:
         with pytest.raises(DeployFailed, match="still UPDATE_ROLLBACK_IN_PROGRESS") as error:
-            steady.deploy(other(), timeout_seconds=1)
+            steady.deploy(absent(), timeout_seconds=1)
     finally:
         steady.moto().status = "CREATE_COMPLETE"
     assert "It was waited for 1 s. Nothing was changed." in str(error.value)
@@ -553,19 +322,11 @@ def test_a_stack_that_cannot_be_updated_is_not_touched(
     steady.moto().status = status
     try:
         with pytest.raises(StackUnusable, match=f"is {status}, and cannot be updated"):
-            steady.deploy(other())
+            steady.deploy(absent())
     finally:
         steady.moto().status = "CREATE_COMPLETE"
     assert steady.log == []
     assert steady.account.cloud.calls.actions(ROLE) == ["cloudformation:DescribeStacks"] * 2
-
-
-def other() -> PublishedImage:
-    """An image that no registry has."""
-    digest = f"sha256:{unique()}{unique()}"
-    commit = {"repository": "hello", "branch": "master", "sha": "a" * 40}
-    fields = {"commit": commit, "image_id": digest, "repository": "127.0.0.1:1/it"}
-    return PublishedImage.model_validate({**fields, "digest": digest})
 
 
 @pytest.mark.parametrize(
@@ -582,41 +343,29 @@ def test_what_is_not_there_is_said_before_anything_is_changed(
     steady: Deployed, updates: Updates, fields: dict[str, str], said: str
 ) -> None:
     with pytest.raises(StackUnusable, match=said):
-        steady.deploy(other(), **fields)
+        steady.deploy(absent(), **fields)
     assert "cloudformation:CreateChangeSet" not in steady.account.cloud.calls.actions()
 
 
 def test_a_change_set_that_cannot_be_made_is_a_failed_deploy_and_is_removed(
-    steady: Deployed, updates: Updates, monkeypatch: pytest.MonkeyPatch
+    steady: Deployed, unprepared: None
 ) -> None:
-    """moto makes every change set; this one is failed by hand, as AWS fails one."""
-    create = CloudFormationBackend.create_change_set
-
-    def failed(backend: Any, **given: Any) -> Any:
-        made = create(backend, **given)
-        change_set = backend.change_sets[made[0]]
-        change_set.status, change_set.status_reason = "FAILED", "Transform X failed."
-        return made
-
-    monkeypatch.setattr(CloudFormationBackend, "create_change_set", failed)
     with pytest.raises(DeployFailed, match=r"could not prepare the update.* Transform X failed."):
-        steady.deploy(other())
+        steady.deploy(absent())
     found = steady.client.list_change_sets(StackName=steady.name)["Summaries"]
     assert [one["Status"] for one in found if one["Status"] == "FAILED"] == []
+    assert steady.updates() == 0
 
 
 def test_which_of_several_containers_is_meant_must_be_said(
     account: Account, images: Images, updates: Updates
 ) -> None:
-    stack = Deployed(account, images.one, sidecar=images.two.reference)
-    try:
-        with pytest.raises(StackUnusable, match="2 containers: web, side"):
+    with deployed(account, images.one, sidecar=images.two.reference) as stack:
+        with pytest.raises(StackUnusable, match="2 containers: side, web"):
             stack.deploy(images.two)
         assert stack.updates() == 0
-        assert stack.deploy(images.two, container="web").digest == images.two.digest
         assert stack.block(container="side").serving("stage") == Serving(digest=images.two.digest)
-    finally:
-        stack.remove()
+        assert stack.deploy(images.one, container="web").digest == images.one.digest
 
 
 def test_the_examples_template_is_deployed_by_its_parameter_and_its_role_is_the_documented_one(
@@ -628,24 +377,27 @@ def test_the_examples_template_is_deployed_by_its_parameter_and_its_role_is_the_
         parameter="StageImage",
         service_output="StageService",
     )
-    log: list[str] = []
     assert block.serving("stage") is None
-    for image, version in ((images.one, "one"), (images.two, "two")):
-        assert block.deploy("stage", image, NO_REGISTRY, log.append).digest == image.digest
-        assert f"version {version}" in httpx.get(account.address("stage"), timeout=5).text
+    serving = block.deploy("stage", images.two, NO_REGISTRY, [].append)
+    assert serving.digest == images.two.digest
+    assert "version two" in httpx.get(account.address("stage"), timeout=5).text
 
 
 def test_a_throttled_call_is_tried_again(
     steady: Deployed, images: Images, updates: Updates
 ) -> None:
-    steady.account.cloud.faults.throttle("cloudformation:DescribeStacks", 2)
-    assert steady.deploy(images.one).digest == images.one.digest
+    # The last call: after a refusal each further one waits, too.
+    steady.account.cloud.faults.throttle("cloudformation:DeleteChangeSet")
+    assert steady.deploy(images.one, service_output="").digest == images.one.digest
+    calls = steady.account.cloud.calls.actions(ROLE)
+    assert calls.count("cloudformation:DeleteChangeSet") == 2
 
 
 def test_a_stack_that_throttles_on_and_on_can_be_retried(
     steady: Deployed, images: Images, updates: Updates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hurry(monkeypatch)
+    retries = {"mode": "adaptive", "total_max_attempts": 2}
+    monkeypatch.setattr(connection, "_PATIENT", Config(retries=retries))
     steady.account.cloud.faults.throttle("cloudformation:CreateChangeSet", 1000)
     with pytest.raises(AwsUnavailable, match="Throttling: Rate exceeded") as error:
         steady.deploy(images.one)
@@ -671,5 +423,5 @@ def test_an_update_that_the_role_may_not_begin_changes_nothing(
 ) -> None:
     steady.account.cloud.faults.deny(UPDATE)
     with pytest.raises(AwsRefused, match=f"The role may not do this: {UPDATE} "):
-        steady.deploy(other())
+        steady.deploy(absent())
     assert steady.moto().status == "CREATE_COMPLETE"

@@ -18,11 +18,11 @@ from domain.errors import (
     EngineUnavailable,
 )
 from domain.settings import BuildSettings
-from tests.conftest import RunningRegistry
+from tests.conftest import RunningRegistry, unique
 
 BASE = "samebits/python:local"
 LIMITS = Limits(memory_mib=256, processes=64, timeout_seconds=30)
-LABELS = {"samebits.role": "test"}
+LABELS = {"samebits.role": "test", "samebits.run": unique()}
 
 pytestmark = pytest.mark.engine
 
@@ -189,7 +189,7 @@ def test_code_under_test_reaches_neither_the_registry_nor_other_containers_nor_t
         engine.run(
             engine.image_id(BASE) or "", ["sh", "-c", "; ".join(tries)], LIMITS, LABELS, told.append
         )
-    assert told[-1] == "tried"
+    assert "tried" in told
     assert not [line for line in told if line.startswith("reached")]
 
 
