@@ -41,8 +41,11 @@ class Findings(BaseModel):
 
     def at_least(self, severity: Severity) -> int:
         """How many are as bad as this, or worse."""
-        order = list(Severity)
-        return sum(self.counts.get(s, 0) for s in order[: order.index(severity) + 1])
+        return sum(self.counts.get(s, 0) for s in _as_bad_as(severity))
+
+    def worst(self, severity: Severity) -> list[Finding]:
+        """Those of the findings shown that are as bad as this, or worse."""
+        return [finding for finding in self.some if finding.severity in _as_bad_as(severity)]
 
     @property
     def summary(self) -> str:
@@ -57,6 +60,11 @@ class Findings(BaseModel):
         rows = [f"| {_cell(f.severity.lower())} | {_link(f)} |" for f in self.some]
         table = ["", "| severity | finding |", "| --- | --- |", *rows] if rows else []
         return "\n".join([f"The registry's scan: {self.summary}.", *table])
+
+
+def _as_bad_as(severity: Severity) -> list[Severity]:
+    order = list(Severity)
+    return order[: order.index(severity) + 1]
 
 
 def _link(finding: Finding) -> str:

@@ -87,7 +87,7 @@ class CloudFormation:
             status, reason = found["Status"], found.get("StatusReason", "")
             if status != "FAILED":
                 return bool(status == "CREATE_COMPLETE")
-            self._client.delete_change_set(ChangeSetName=change_set, StackName=self.name)
+        self.discard(change_set)
         if _NO_CHANGES.search(reason):
             return None
         raise DeployFailed(
@@ -95,6 +95,11 @@ class CloudFormation:
             why=reason,
             hint="Nothing was changed.",
         )
+
+    def discard(self, change_set: str) -> None:
+        """Remove a change set that is not executed."""
+        with self._calls():
+            self._client.delete_change_set(ChangeSetName=change_set, StackName=self.name)
 
     def execute(self, change_set: str) -> None:
         """Begin the update."""

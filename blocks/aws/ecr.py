@@ -19,6 +19,7 @@ from pydantic import ConfigDict, Field
 
 from blocks.aws.connection import Aws
 from blocks.aws.faults import aws_faults, code_of
+from blocks.aws.scan import Scan, scan_of
 from blocks.contracts import ImageRegistry, Log
 from domain.errors import (
     AlreadyPublished,
@@ -27,7 +28,7 @@ from domain.errors import (
     RepositoryMissing,
     VulnerableImage,
 )
-from domain.findings import Finding, Findings, Severity
+from domain.findings import Findings, Severity
 from domain.image import Manifest, PublishedImage
 
 if TYPE_CHECKING:
@@ -39,11 +40,9 @@ _MEDIA_TYPES = [
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ]
-_SCANNED = ("COMPLETE", "ACTIVE")
-_SCANNING = ("PENDING", "IN_PROGRESS", "NOT STARTED")
 _POLL_SECONDS = 2.0
 _MOST_ASKED = 1000  # ECR does not promise that the worst come first
-_MOST_SHOWN = 20
+_MOST_TOLD = 12
 
 
 class EcrRegistry(ImageRegistry, Block):
@@ -92,7 +91,9 @@ class EcrRegistry(ImageRegistry, Block):
         full = "/".join(part for part in (self.namespace, name) if part)
         with self._ecr(full) as (ecr, account):
             found = ecr.describe_repositories(repositoryNames=[full], **account)
-            return found["repositories"][0]["repositoryUri"]
+        if not found["repositories"]:
+            raise self._missing(full)
+        return found["repositories"][0]["repositoryUri"]
 
     def auth(self) -> dict[str, str]:
         """A login that lasts 12 hours at most; a new one on each call."""
@@ -134,37 +135,41 @@ class EcrRegistry(ImageRegistry, Block):
     def admit(self, image: PublishedImage, log: Log) -> None:
         """Wait for the scan, and refuse what it found; only where refuse_severity is set."""
         # Without the permission to look, that is said now, before anything is changed.
-        status, findings = self._scan(image)
+        scan = self._scan(image)
         if self.refuse_severity is None:
             return
         deadline = time.monotonic() + self.scan_timeout_seconds
-        while status in (*_SCANNING, "") and time.monotonic() < deadline:
+        while not scan.over and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
-            status, findings = self._scan(image)
-        if status not in _SCANNED:
+            scan = self._scan(image)
+        if not scan.done:
             raise VulnerableImage(
-                f"ECR has no scan of {image.reference}: {status or 'none was started'}.",
+                f"ECR has no scan of {image.reference}: {scan.state}.",
                 why=f"refuse_severity is {self.refuse_severity}, so an image without one is "
                 "refused.",
-                hint="Turn scan on push on in ECR, or raise scan_timeout_seconds; then retry.",
+                hint=scan.remedy,
             )
+        findings = scan.findings
         if bad := findings.at_least(self.refuse_severity):
             raise VulnerableImage(
                 f"The scan of {image.reference} found {findings.summary}.",
                 why=f"{bad} of these are {self.refuse_severity} or worse, which the registry's "
                 "block refuses.",
                 hint="Push a commit with a newer base image or packages.",
-                log=[f"{f.severity.lower()} {f.name} {f.url}" for f in findings.some],
+                log=[
+                    f"{f.severity.lower()} {f.name} {f.url}".rstrip()
+                    for f in findings.worst(self.refuse_severity)[:_MOST_TOLD]
+                ],
             )
         log(f"The scan found {findings.summary}: admitted")
 
     def findings(self, image: PublishedImage) -> Findings | None:
         """What the scan has found by now; None where ECR has no result."""
-        status, findings = self._scan(image)
-        return findings if status in _SCANNED else None
+        scan = self._scan(image)
+        return scan.findings if scan.done else None
 
-    def _scan(self, image: PublishedImage) -> tuple[str, Findings]:
-        """The status of an image's scan, empty for none, and what it found."""
+    def _scan(self, image: PublishedImage) -> Scan:
+        """The scan of an image by now."""
         name = _name(image.repository)
         with self._ecr(name) as (ecr, account):
             try:
@@ -175,8 +180,8 @@ class EcrRegistry(ImageRegistry, Block):
                     **account,
                 )
             except ecr.exceptions.ScanNotFoundException:
-                return "", Findings(counts={})
-        return found.get("imageScanStatus", {}).get("status", ""), _findings(found)
+                return Scan()
+        return scan_of(found)
 
     def _image(self, repository: str, reference: str) -> Any:
         """An image as ECR describes it, with its manifest; None where there is none."""
@@ -253,18 +258,3 @@ class EcrRegistry(ImageRegistry, Block):
 def _name(repository: str) -> str:
     """A repository's name in ECR: its URI without the host."""
     return repository.partition("/")[2]
-
-
-def _findings(found: Any) -> Findings:
-    """The findings of basic and of enhanced scanning, whichever the answer holds."""
-    scan = found.get("imageScanFindings", {})
-    some = [
-        Finding(name=f.get("name", "?"), severity=f.get("severity", "?"), url=f.get("uri", ""))
-        for f in scan.get("findings", [])
-    ] + [
-        Finding(name=f.get("title", "?"), severity=f.get("severity", "?"))
-        for f in scan.get("enhancedFindings", [])
-    ]
-    order = [str(severity) for severity in Severity]
-    some.sort(key=lambda f: order.index(f.severity) if f.severity in order else len(order))
-    return Findings(counts=scan.get("findingSeverityCounts", {}), some=tuple(some[:_MOST_SHOWN]))

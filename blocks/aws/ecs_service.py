@@ -75,10 +75,20 @@ class EcsService:
         containers = self.definition(revision)["containerDefinitions"]
         return any(container["image"] == image.reference for container in containers)
 
+    def runs(self, task: Description) -> Serving:
+        """What a task runs by its own word, empty for none, and the commit of its revision."""
+        definition = self.definition(task["taskDefinitionArn"])
+        name = self.container(definition)
+        digests = (c.get("imageDigest", "") for c in task["containers"] if c["name"] == name)
+        return Serving(digest=next(digests, ""), sha=serving_of(definition, name).sha)
+
+    def served(self) -> list[Serving]:
+        """What its running tasks run, each once; what has run the longest comes first."""
+        return list(dict.fromkeys(self.runs(task) for task in reversed(self.running())))
+
     def serving(self) -> Serving | None:
-        """What it runs; None where no task runs."""
-        now = self.describe()
-        return self.image_of(now["taskDefinition"]) if now["runningCount"] else None
+        """What has run the longest; None where no task runs."""
+        return next(iter(self.served()), None)
 
     def last_lines(self, task: Description) -> list[str]:
         """The last lines that the container with the image has written in a task."""
@@ -97,11 +107,16 @@ class EcsService:
         return made["taskDefinition"]["taskDefinitionArn"]
 
     def update(self, revision: str, tasks: int | None, *, force: bool = False) -> None:
-        """Have the service run a revision; on so many tasks, or on as many as it wants anyway."""
+        """Have the service run a revision; on so many tasks, or on as many as it wants anyway.
+
+        With `force` it begins a deployment even if it runs that revision.
+        """
         # A count that is not to change is not sent: autoscaling may change it in this moment.
         count: Any = {} if tasks is None else {"desiredCount": tasks}
+        # A forced call whose answer is lost must not be made again: that were two deployments.
+        ecs = self._aws.ecs(retries=False) if force else self._ecs
         with self._calls():
-            self._ecs.update_service(
+            ecs.update_service(
                 cluster=self.cluster,
                 service=self.name,
                 taskDefinition=revision,
@@ -109,27 +124,34 @@ class EcsService:
                 **count,
             )
 
+    def scale(self, tasks: int) -> None:
+        """Have the service want so many tasks, of whatever it runs."""
+        with self._calls():
+            self._ecs.update_service(cluster=self.cluster, service=self.name, desiredCount=tasks)
+
     def deployments(self) -> list[Description]:
         """The latest service deployments, newest first, each with its `taskDefinition`."""
         with self._calls():
             listed = self._ecs.list_service_deployments(
                 cluster=self.cluster, service=self.name, maxResults=_MOST_REVISIONS
             )["serviceDeployments"]
-            arns = list({d["targetServiceRevisionArn"] for d in listed})
-            if not arns:
-                return []
-            revisions = self._ecs.describe_service_revisions(serviceRevisionArns=arns)
-        runs = {r["serviceRevisionArn"]: r["taskDefinition"] for r in revisions["serviceRevisions"]}
-        found = [{**d, "taskDefinition": runs.get(d["targetServiceRevisionArn"])} for d in listed]
+            arns = list({a for d in listed if (a := d.get("targetServiceRevisionArn"))})
+            runs = {}
+            if arns:
+                told = self._ecs.describe_service_revisions(serviceRevisionArns=arns)
+                runs = {
+                    r["serviceRevisionArn"]: r["taskDefinition"] for r in told["serviceRevisions"]
+                }
+        found = [
+            {**d, "taskDefinition": runs.get(d.get("targetServiceRevisionArn", ""))} for d in listed
+        ]
         return sorted(found, key=lambda d: d["createdAt"], reverse=True)
 
-    def deployment(self, arn: str) -> Description:
-        """One service deployment, with its cause where it failed."""
+    def deployment(self, arn: str) -> Description | None:
+        """One service deployment, with its cause where it failed; None where ECS has it not yet."""
         with self._calls():
             found = self._ecs.describe_service_deployments(serviceDeploymentArns=[arn])
-        if not found["serviceDeployments"]:
-            raise StackUnusable(f"{self} no longer knows its deployment {arn}.")
-        return found["serviceDeployments"][0]
+        return next(iter(found["serviceDeployments"]), None)
 
     def roll_back(self, arn: str) -> None:
         """Stop a service deployment, and have ECS go back to what ran before."""
@@ -152,6 +174,10 @@ class EcsService:
                 found += answer["tasks"]
         return sorted(found, key=lambda task: str(task.get("createdAt", "")), reverse=True)
 
+    def running(self) -> list[Description]:
+        """The service's tasks that run now and are to go on, newest first."""
+        return [task for task in self.tasks("RUNNING") if task["lastStatus"] == "RUNNING"]
+
     @contextmanager
     def _calls(self) -> Iterator[None]:
         with aws_faults(f"asking ECS about {self}"):
@@ -170,3 +196,9 @@ class EcsService:
                         hint="Correct cluster or service in the stack's block.",
                     ) from error
                 raise
+
+
+def rollout_state(service: Description) -> str:
+    """What ECS says of the service's own revision: COMPLETED, IN_PROGRESS, FAILED or nothing."""
+    states = [d.get("rolloutState") for d in service["deployments"] if d["status"] == "PRIMARY"]
+    return next(filter(None, states), "")

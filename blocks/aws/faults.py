@@ -12,6 +12,7 @@ from botocore.exceptions import (
     EndpointConnectionError,
     HTTPClientError,
     NoCredentialsError,
+    ParamValidationError,
     ProfileNotFound,
 )
 
@@ -19,6 +20,7 @@ from domain.errors import AwsRefused, AwsUnavailable, SamebitsError
 from domain.names import one_line
 
 _THROTTLED = re.compile(r"Throttl|TooManyRequests|RequestLimitExceeded|Rate exceeded|SlowDown")
+_BUSY = re.compile(r"Too many concurrent attempts")
 _DENIED = re.compile(r"AccessDenied|UnauthorizedOperation|NotAuthorized")
 _BAD_KEYS = re.compile(
     r"ExpiredToken|InvalidClientTokenId|UnrecognizedClient|SignatureDoesNotMatch|InvalidSignature"
@@ -51,6 +53,13 @@ def aws_faults(doing: str) -> Iterator[None]:
         raise AwsUnavailable(
             f"AWS does not answer (while {doing}).", why=one_line(str(error), 300)
         ) from error
+    except ParamValidationError as error:
+        raise AwsRefused(
+            f"AWS was asked for something that cannot be (while {doing}).",
+            why=one_line("; ".join(str(error.kwargs["report"]).splitlines()), 600),
+            hint="Check assume_role_arn in the AWS Credentials block, and the names in the "
+            "registry's or the stack's block.",
+        ) from error
     except BotoCoreError as error:
         raise AwsRefused(
             f"AWS cannot be asked (while {doing}).",
@@ -70,7 +79,7 @@ def aws_error(doing: str, error: ClientError) -> SamebitsError:
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     # One line: with a wrong signature, the next ones repeat the request and its session token.
     said = one_line(f"{code}: {message}", 400)
-    if _THROTTLED.search(code) or status >= 500:
+    if _THROTTLED.search(code) or _BUSY.search(message) or status >= 500:
         return AwsUnavailable(
             f"AWS did not take a call, however often it was tried (while {doing}).",
             why=said,
@@ -90,10 +99,11 @@ def aws_error(doing: str, error: ClientError) -> SamebitsError:
             hint="Correct the keys in the AWS Credentials block; better, leave them empty and give "
             "the worker's machine an IAM role.",
         )
-    if _DENIED.search(code):
+    # A missing iam:PassRole comes as a ClientException, and is told only by its message.
+    action = denied_action(message)
+    if action or _DENIED.search(code):
         return AwsRefused(
-            f"The role may not do this: {denied_action(message) or error.operation_name} "
-            f"(while {doing}).",
+            f"The role may not do this: {action or error.operation_name} (while {doing}).",
             why=said,
             hint="Allow this action in the role's policy; docs/aws.md lists what each role needs.",
         )

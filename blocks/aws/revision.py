@@ -19,7 +19,12 @@ def next_revision(
 
     `registrable` are the fields that it takes; DescribeTaskDefinition answers with more.
     """
-    revision = {name: current[name] for name in current if name in registrable}
+    revision = {name: current[name] for name in current if name in registrable and name != "tags"}
+    # Those that AWS itself has given (CloudFormation does) nobody else may give.
+    # Source: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Tag.html
+    tags = [t for t in current.get("tags", []) if not t["key"].lower().startswith("aws:")]
+    if tags:
+        revision["tags"] = tags
     revision["containerDefinitions"] = [
         _with_image(definition, image) if definition["name"] == container else definition
         for definition in current["containerDefinitions"]

@@ -5,190 +5,189 @@ Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-depl
 """
 
 import time
-from dataclasses import dataclass, field
 
-from blocks.aws.ecs_service import Description, EcsService
+from blocks.aws.ecs_service import Description, EcsService, rollout_state
 from blocks.aws.failure import deploy_failed
-from blocks.aws.verification import serves_now, verified
-from blocks.contracts import Log
-from domain.errors import AwsRefused, DeployFailed, StackUnusable
-from domain.image import PublishedImage, Serving
-from domain.names import one_line
-
-POLL_SECONDS = 2.0
-_UNDER_WAY = (
-    "PENDING",
-    "IN_PROGRESS",
-    "STOP_REQUESTED",
-    "ROLLBACK_REQUESTED",
-    "ROLLBACK_IN_PROGRESS",
+from blocks.aws.following import (
+    APPEARS_SECONDS,
+    GOING_UP,
+    POLL_SECONDS,
+    ROLLBACK_SECONDS,
+    UNDER_WAY,
+    Follower,
 )
-_GOING_UP = ("PENDING", "IN_PROGRESS")
+from blocks.aws.verification import serves_now, verified, what_is_wrong
+from blocks.contracts import Log
+from domain.errors import AwsRefused, DeployFailed, SamebitsError, StackUnusable
+from domain.image import PublishedImage, Serving
+
 _SUCCESSFUL = "SUCCESSFUL"
-_APPEARS_SECONDS = 60.0
-ROLLBACK_SECONDS = 300.0
 
 
-@dataclass
 class Rollout:
     """A deploy of an image to a service."""
 
-    service: EcsService
-    image: PublishedImage
-    log: Log
-    least_tasks: int
-    timeout_seconds: float
-    _started: float = field(default_factory=time.monotonic)
-    _told: set[str] = field(default_factory=set)
+    def __init__(
+        self,
+        service: EcsService,
+        image: PublishedImage,
+        log: Log,
+        least_tasks: int,
+        timeout_seconds: float,
+    ) -> None:
+        self._service, self._image, self._log = service, image, log
+        self._least_tasks, self._timeout = least_tasks, timeout_seconds
+        self._deadline = time.monotonic() + timeout_seconds
+        self._tasks_before: int | None = None
+        """How many tasks were wanted before the deploy, where it made that more"""
 
     def run(self) -> Serving:
         """Have the service run the image; returns what was seen to serve. Raises DeployFailed."""
         self._check_service()
-        self._tell_events(silently=True)
-        self._wait_for_another()
-        arn = self._deployment_there() or self._deployment_made()
+        self._follower = Follower(self._service, self._log, self._wants_as_before)
+        listed = self._once_idle()
+        revision, arn = self._under_way(listed) or self._begun(listed)
         if arn:
             self._follow_to_success(arn)
-        return verified(self.service, self.image, self.least_tasks)
+        return verified(self._service, self._image, revision, self._least_tasks)
 
     def _check_service(self) -> None:
         """Raise StackUnusable where it cannot be deployed to, before anything is changed."""
-        service = self.service.describe()
-        self.service.container(self.service.definition(service["taskDefinition"]))
+        service = self._service.describe()
+        self._service.container(self._service.definition(service["taskDefinition"]))
         controller = service.get("deploymentController", {}).get("type", "ECS")
         if controller != "ECS":
             raise StackUnusable(
-                f"The deployments of {self.service} are made by {controller}, not by ECS.",
+                f"The deployments of {self._service} are made by {controller}, not by ECS.",
                 hint="Rolling, blue/green and canary deployments of ECS itself are supported: "
                 "create the service with the deployment controller ECS.",
             )
 
     # -- the one deployment -------------------------------------------------------------------
 
-    def _wait_for_another(self) -> None:
-        """Let a deployment of another image come to its end: there are never two."""
-        while other := self._another_under_way():
+    def _once_idle(self) -> list[Description]:
+        """The deployments, once none of another image is under way: there are never two."""
+        while other := self._other(listed := self._service.deployments()):
             arn = other["serviceDeploymentArn"]
-            self.log(f"Another deployment is under way ({other['status']}); waiting for it: {arn}")
-            if self._follow(arn, self._left())["status"] in _UNDER_WAY:
+            self._log(f"Another deployment is under way ({other['status']}); waiting for it: {arn}")
+            if self._follower.follow(arn, self._left())["status"] in UNDER_WAY:
                 raise DeployFailed(
-                    f"{self.service} is still busy with another deployment.",
-                    why=f"{arn} did not end within {self.timeout_seconds:g} s.",
+                    f"{self._service} is still busy with another deployment.",
+                    why=f"{arn} did not end within {self._timeout:g} s.",
                     hint="Nothing was changed. Stop it in the ECS console, then retry the run.",
                 )
+            time.sleep(POLL_SECONDS)  # the list may be a moment older
+        return listed
 
-    def _another_under_way(self) -> Description | None:
-        for found in self.service.deployments():
-            if found["status"] in _UNDER_WAY and not self._is_mine(found):
+    def _other(self, listed: list[Description]) -> Description | None:
+        for found in listed:
+            if found["status"] in UNDER_WAY and not self._is_mine(found):
                 return found
         return None
 
     def _is_mine(self, deployment: Description) -> bool:
         """Whether a deployment brings this image, and is not on its way back already."""
-        return deployment["status"] in _GOING_UP and self._brings_image(deployment)
-
-    def _brings_image(self, deployment: Description) -> bool:
         revision = deployment["taskDefinition"]
-        return bool(revision) and self.service.has_image(revision, self.image)
+        return (
+            deployment["status"] in GOING_UP
+            and bool(revision)
+            and self._service.has_image(revision, self._image)
+        )
 
-    def _deployment_there(self) -> str | None:
+    def _under_way(self, listed: list[Description]) -> tuple[str, str] | None:
         """The deployment that an earlier try of this run, or another run, has begun already."""
-        for found in self.service.deployments():
-            if found["status"] in _UNDER_WAY:
-                arn = str(found["serviceDeploymentArn"])
-                self.log(f"A deployment of this very image is under way: following it: {arn}")
-                return arn
+        for found in filter(self._is_mine, listed):
+            arn = str(found["serviceDeploymentArn"])
+            self._log(f"A deployment of this very image is under way: following it: {arn}")
+            return found["taskDefinition"], arn
         return None
 
-    def _deployment_made(self) -> str | None:
-        """Ask ECS for a deployment of the image; None where the service runs it already."""
-        service = self.service.describe()
-        listed = self.service.deployments()
-        before = {d["serviceDeploymentArn"] for d in listed}
-        current = service["taskDefinition"]
-        tasks = None if service["desiredCount"] >= self.least_tasks else self.least_tasks
-        if tasks:
-            self.log(f"{self.service} wants {service['desiredCount']} tasks: made {tasks}")
-        if self.service.image_of(current).digest != self.image.digest:
-            revision = self.service.register(current, self.image)
-            self.log(f"Registered {revision} with {self.image.reference}")
-            self.service.update(revision, tasks)
-            return self._appeared(before)
+    def _begun(self, listed: list[Description]) -> tuple[str, str | None]:
+        """Ask ECS for a deployment of the image: its revision, and its ARN.
+
+        Without an ARN the service runs the image already.
+        """
+        service = self._service.describe()
+        current, tasks = service["taskDefinition"], self._tasks_to_want(service)
+        if self._service.image_of(current).digest != self._image.digest:
+            revision = self._service.register(current, self._image)
+            self._log(f"Registered {revision} with {self._image.reference}")
+            self._service.update(revision, tasks)
+            return revision, self._appeared(revision, listed)
         last = next((d for d in listed if d["taskDefinition"] == current), None)
-        if last is None and _is_rolling_out(service):
-            return self._appeared(set())  # an earlier try has begun it just now
+        if last is None and rollout_state(service) == "IN_PROGRESS":
+            return current, self._appeared(current, listed)  # an earlier try has begun it just now
         if last is not None and last["status"] != _SUCCESSFUL:
-            self.log("The last deployment of this image did not end well: deploying it again")
-            self.service.update(current, tasks, force=True)
-            return self._appeared(before)
-        self.log(f"{self.service} runs {self.image.digest} already")
-        if tasks:
-            self.service.update(current, tasks)
-        return None
+            self._log("The last deployment of this image did not end well: deploying it again")
+        elif self._runs_already(current, tasks):
+            return current, None
+        self._service.update(current, tasks, force=True)
+        return current, self._appeared(current, listed)
 
-    def _appeared(self, before: set[str]) -> str:
+    def _tasks_to_want(self, service: Description) -> int | None:
+        """How many tasks to ask for; None where the service wants enough."""
+        if service["desiredCount"] >= self._least_tasks:
+            return None
+        self._tasks_before = service["desiredCount"]
+        self._log(f"{self._service} wants {self._tasks_before} tasks: made {self._least_tasks}")
+        return self._least_tasks
+
+    def _runs_already(self, current: str, tasks: int | None) -> bool:
+        self._log(f"{self._service} is set to {self._image.digest} already")
+        if tasks:
+            self._service.update(current, tasks)
+        wrong = what_is_wrong(self._service, self._image, current, self._least_tasks)
+        if wrong:
+            self._log(f"It does not run well, so it is deployed again: {wrong}")
+        return not wrong
+
+    def _appeared(self, revision: str, before: list[Description]) -> str:
         """The deployment that the update has begun; ECS lists it a moment later."""
-        deadline = time.monotonic() + _APPEARS_SECONDS
+        known = {found["serviceDeploymentArn"] for found in before}
+        deadline = time.monotonic() + APPEARS_SECONDS
         while time.monotonic() < deadline:
-            for found in self.service.deployments():
-                if found["serviceDeploymentArn"] not in before and self._brings_image(found):
-                    return str(found["serviceDeploymentArn"])
+            for found in self._service.deployments():
+                arn = found["serviceDeploymentArn"]
+                if arn not in known and found["taskDefinition"] == revision:
+                    return str(arn)
             time.sleep(POLL_SECONDS)
         raise DeployFailed(
-            f"{self.service} was updated, but ECS lists no deployment of {self.image.digest}.",
+            f"{self._service} was updated, but ECS lists no deployment of {revision}.",
             why="Somebody else may have updated the service in the same moment.",
-            hint=f"{serves_now(self.service)} Retry the run.",
+            hint=f"{serves_now(self._service)} Retry the run.",
         )
 
     # -- its end ------------------------------------------------------------------------------
 
     def _follow_to_success(self, arn: str) -> None:
-        ended, why = self._follow(arn, self._left()), ""
-        if ended["status"] in _GOING_UP:
-            why = f"It was not done after {self.timeout_seconds:g} s, and was stopped."
-            self.log(f"Not done after {self.timeout_seconds:g} s: stopping it, with a rollback")
+        ended, why = self._follower.follow(arn, self._left()), ""
+        if ended["status"] in GOING_UP:
+            late = f"It was not done after {self._timeout:g} s"
+            self._log(f"{late}: stopping it, with a rollback")
             try:
-                self.service.roll_back(arn)
-                ended = self._follow(arn, ROLLBACK_SECONDS)
+                self._service.roll_back(arn)
+                why, patience = f"{late}, and was stopped.", ROLLBACK_SECONDS
             except AwsRefused as error:  # it may have ended in this moment
-                ended = self.service.deployment(arn)
-                why = f"{why[:-1]}, but could not be rolled back: {error}"
+                why, patience = f"{late}, but could not be rolled back: {error}", 0.0
+            ended = self._follower.follow(arn, patience)
         if ended["status"] != _SUCCESSFUL:
-            raise deploy_failed(self.service, self.image, ended, why)
+            failed = deploy_failed(self._service, self._image, ended, why)
+            self._wants_as_before()
+            raise failed
 
-    def _follow(self, arn: str, seconds: float) -> Description:
-        """A deployment, once it has ended or after so long; its news goes to the log.
+    def _wants_as_before(self) -> None:
+        """Ask for as few tasks as before: what ran on none need not run, not even after a rollback.
 
-        A rollback has a time limit of its own: the deploy has failed by then, whatever comes of it.
+        The placeholder of a new service would never run well, and its rollback never end.
         """
-        deadline, said, rolling = time.monotonic() + seconds, "", False
-        while True:
-            now = self.service.deployment(arn)
-            status = now["status"]
-            self._tell_events()
-            stands = " ".join(filter(None, (status, now.get("lifecycleStage"))))
-            if stands != said:
-                said = stands
-                self.log(f"Deployment {arn.rpartition('/')[2]}: {stands}")
-            if not rolling and status == "ROLLBACK_IN_PROGRESS":
-                rolling, deadline = True, time.monotonic() + ROLLBACK_SECONDS
-            if status not in _UNDER_WAY or time.monotonic() > deadline:
-                return now
-            time.sleep(POLL_SECONDS)
-
-    def _tell_events(self, *, silently: bool = False) -> None:
-        """Log the service's events that are new, the oldest first."""
-        for event in reversed(self.service.describe().get("events", [])):
-            if event["id"] not in self._told:
-                self._told.add(event["id"])
-                if not silently:
-                    self.log(one_line(event["message"], 400))
+        if self._tasks_before is None:
+            return
+        before, self._tasks_before = self._tasks_before, None
+        try:
+            self._service.scale(before)
+            self._log(f"{self._service} wants {before} tasks again, as before the deploy")
+        except SamebitsError as error:  # it hides no failed deploy
+            self._log(f"{self._service} still wants {self._least_tasks} tasks: {error}")
 
     def _left(self) -> float:
-        return max(self._started + self.timeout_seconds - time.monotonic(), 0.0)
-
-
-def _is_rolling_out(service: Description) -> bool:
-    """Whether ECS says that the service's own revision is on its way, listed or not."""
-    states = [d.get("rolloutState") for d in service["deployments"] if d["status"] == "PRIMARY"]
-    return "IN_PROGRESS" in states
+        return max(self._deadline - time.monotonic(), 0.0)

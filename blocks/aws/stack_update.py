@@ -12,7 +12,9 @@ from domain.names import one_line
 POLL_SECONDS = 2.0
 _BUSY = "_IN_PROGRESS"
 _NEVER_MADE = "REVIEW_IN_PROGRESS"
+_GOES_ON = "UPDATE_IN_PROGRESS"
 _DONE = "UPDATE_COMPLETE"
+_CLEANS_UP = "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"
 _UPDATABLE = ("CREATE_COMPLETE", _DONE, "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE")
 _ROLLBACK_SECONDS = 900.0
 
@@ -49,9 +51,13 @@ class StackUpdate:
 
         Raises DeployFailed if that takes too long, StackUnusable if it can then not be updated.
         """
-        if (status := self.stack.status).endswith(_BUSY) and status != _NEVER_MADE:
-            self.log(f"{self.stack.name} is {status}; waiting for it")
+        waiting = False
         while (status := self.stack.status).endswith(_BUSY) and status != _NEVER_MADE:
+            if not waiting:
+                self.log(f"{self.stack.name} is {status}; waiting for it")
+                self.stack.events(self._known)
+                waiting = True
+            self._news()
             if self._left() <= 0:
                 raise DeployFailed(
                     f"The stack {self.stack.name} is still {status}.",
@@ -73,6 +79,7 @@ class StackUpdate:
             if ready is None:
                 return None
             if self._left() <= 0:
+                self.stack.discard(change_set)
                 raise DeployFailed(
                     f"CloudFormation did not prepare the update of {self.stack.name} in time.",
                     hint="Nothing was changed. Retry the run.",
@@ -82,32 +89,34 @@ class StackUpdate:
 
     def _follow_to_success(self) -> None:
         failed: list[Event] = []
-        end = self._end(self._left(), failed)
-        if end == _DONE:
-            return
-        why = ""
+        end, why = self._end(self._left(), failed), ""
         if not end:
-            why, end = self._stopped(failed)
-            if end == _DONE:
-                return
+            why, patience = self._stopped()
+            end = self._end(patience, failed) or self.stack.status
+        if end in (_DONE, _CLEANS_UP):
+            return
         raise DeployFailed(
             f"The stack {self.stack.name} did not take {self.image.digest}: it is {end}.",
             why=" ".join(filter(None, (why, _reason(failed)))),
             log=[_line(event) for event in failed],
         )
 
-    def _stopped(self, failed: list[Event]) -> tuple[str, str]:
-        """Stop an update that takes too long: why it failed, and the stack's status after that."""
+    def _stopped(self) -> tuple[str, float]:
+        """Stop an update that takes too long: why it failed, and for how long to follow it yet.
+
+        What is on its way back, or has only its old resources to remove, is not stopped.
+        """
         late = f"It was not done after {self.timeout_seconds:g} s"
+        if self.stack.status != _GOES_ON:
+            return f"{late}.", _ROLLBACK_SECONDS
         self.log(f"{late}: stopping it, with a rollback")
         try:
             self.stack.cancel()
         except AwsRefused as error:
             # It may have come to its end in this moment.
-            return f"{late}, and could not be stopped: {error}", self.stack.status
-        return f"{late}, and was stopped.", self._end(_ROLLBACK_SECONDS, failed) or (
-            self.stack.status
-        )
+            patience = 0 if self.stack.status == _GOES_ON else _ROLLBACK_SECONDS
+            return f"{late}, and could not be stopped: {error}", patience
+        return f"{late}, and was stopped.", _ROLLBACK_SECONDS
 
     def _end(self, seconds: float, failed: list[Event]) -> str:
         """The stack's status at the end of the update, empty after so many seconds.
@@ -116,17 +125,23 @@ class StackUpdate:
         """
         deadline = time.monotonic() + seconds
         while True:
-            for event in self.stack.events(self._known):
-                self.log(_line(event))
-                status = event["ResourceStatus"]
+            for event in self._news():
+                status = event.get("ResourceStatus", "")
                 if status.endswith("_FAILED"):
                     failed.append(event)
                 of_stack = event.get("PhysicalResourceId") == event["StackId"]
-                if of_stack and not status.endswith(_BUSY):
+                if of_stack and status and not status.endswith(_BUSY):
                     return str(status)
             if time.monotonic() > deadline:
                 return ""
             time.sleep(POLL_SECONDS)
+
+    def _news(self) -> list[Event]:
+        """The stack's events since it was last asked, which go to the log."""
+        news = self.stack.events(self._known)
+        for event in news:
+            self.log(_line(event))
+        return news
 
     def _left(self) -> float:
         return max(self._started + self.timeout_seconds - time.monotonic(), 0.0)
@@ -144,4 +159,4 @@ def _reason(failed: list[Event]) -> str:
 def _line(event: Event) -> str:
     said = event.get("ResourceStatusReason", "")
     place = f"{event['LogicalResourceId']} ({event['ResourceType']})"
-    return one_line(f"{event['ResourceStatus']} {place} {said}", 400).rstrip()
+    return one_line(f"{event.get('ResourceStatus', '')} {place} {said}", 400).strip()

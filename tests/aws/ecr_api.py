@@ -113,7 +113,8 @@ def scan_result(counts: Mapping[str, int], status: str) -> dict[str, Any]:
     Source:
     https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_DescribeImageScanFindings.html
     """
-    result: dict[str, Any] = {"imageScanStatus": {"status": status}}
+    state = {"status": status, "description": "Told by ECR"}
+    result: dict[str, Any] = {"imageScanStatus": state}
     if status == "COMPLETE":
         severities = [severity for severity, count in counts.items() for _ in range(min(count, 3))]
         names = [f"CVE-2024-{number:04}" for number in range(1, len(severities) + 1)]

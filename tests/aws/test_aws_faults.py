@@ -61,6 +61,7 @@ def seen(error: Exception) -> SamebitsError:
         client_error("ServerException", "Service Unavailable", 500),
         client_error("ServiceUnavailable", status=503),
         client_error("502", "Bad Gateway", 502),
+        client_error("ClientException", "Too many concurrent attempts to create a new revision"),
         EndpointConnectionError(endpoint_url="https://ecs.eu-west-1.amazonaws.com/"),
         EndpointConnectionError(endpoint_url="http://127.0.0.1:1/"),
         ConnectTimeoutError(endpoint_url="https://ecs.eu-west-1.amazonaws.com/"),
@@ -96,7 +97,14 @@ def test_what_may_heal_by_itself_can_be_retried(error: Exception) -> None:
         (InvalidRegionError(region_name="x y"), "Check the AWS Credentials block"),
         (PartialCredentialsError(provider="explicit", cred_var="x"), "AWS Credentials block"),
         (CredentialRetrievalError(provider="x", error_msg="y"), "AWS Credentials block"),
-        (ParamValidationError(report="z"), "AWS cannot be asked"),
+        (ParamValidationError(report="Unknown parameter: x"), "Unknown parameter: x"),
+        (
+            client_error(
+                "ClientException",
+                f"User: {ROLE} is not authorized to perform: iam:PassRole on resource: x",
+            ),
+            "The role may not do this: iam:PassRole",
+        ),
         (BotoCoreError(), "AWS cannot be asked"),
     ],
     ids=lambda value: value if isinstance(value, str) else repr(value),

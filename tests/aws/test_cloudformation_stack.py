@@ -1,6 +1,7 @@
 """The block of a CloudFormation stack, on an account whose services really run."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import httpx
@@ -27,7 +28,7 @@ from tests.aws.formed import (
     published_images,
 )
 from tests.aws.stacks import Account
-from tests.aws.updates import BREAKER, Updates
+from tests.aws.updates import BREAKER, Updates, enter
 from tests.conftest import RunningRegistry
 from tests.waiting import wait_until
 
@@ -254,6 +255,8 @@ def test_an_update_that_may_not_be_cancelled_fails_with_the_missing_action(
     with pytest.raises(DeployFailed, match="it is UPDATE_IN_PROGRESS") as error:
         stack.deploy(images.two, timeout_seconds=1)
     assert f"could not be stopped: The role may not do this: {CANCEL}" in error.value.why
+    serving, wanted = images.one.digest, images.two.digest
+    assert f"{serving} serves now; the service is set to {wanted}" in str(error.value)
 
 
 def test_an_update_that_ends_well_in_the_moment_when_it_is_to_be_cancelled_is_a_deploy(
@@ -270,6 +273,37 @@ def test_an_update_that_ends_well_in_the_moment_when_it_is_to_be_cancelled_is_a_
     monkeypatch.setattr(stack_update.CloudFormation, "cancel", late)
     assert stack.deploy(images.two, timeout_seconds=1).digest == images.two.digest
     assert CANCEL in stack.account.cloud.calls.actions(ROLE)
+
+
+@pytest.mark.parametrize(
+    ("stands", "ends"),
+    [
+        ("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "UPDATE_COMPLETE"),
+        ("UPDATE_ROLLBACK_IN_PROGRESS", "UPDATE_ROLLBACK_COMPLETE"),
+    ],
+)
+def test_an_update_that_is_past_its_work_at_the_time_limit_is_followed_and_not_cancelled(
+    steady: Deployed, images: Images, updates: Updates, stands: str, ends: str
+) -> None:
+    formation = stack_update.CloudFormation(steady.client, steady.name)
+    lines, failed = list[str](), ends != "UPDATE_COMPLETE"
+
+    def end(line: str) -> None:
+        lines.append(line)
+        enter(steady.moto(), ends)
+
+    late = stack_update.StackUpdate(formation, "Image", images.one, end, timeout_seconds=0)
+    late.wait_until_idle()
+    formation.events(late._known)
+    updates.paused = True
+    enter(steady.moto(), stands)
+    try:
+        with pytest.raises(DeployFailed, match=ends) if failed else nullcontext():
+            late._follow_to_success()
+    finally:
+        steady.moto().status = "CREATE_COMPLETE"
+    assert CANCEL not in steady.account.cloud.calls.actions()
+    assert stands in lines[0]
 
 
 def test_a_run_that_was_killed_after_the_update_began_finds_it_and_begins_no_other(
@@ -326,7 +360,7 @@ def test_a_stack_that_cannot_be_updated_is_not_touched(
     finally:
         steady.moto().status = "CREATE_COMPLETE"
     assert steady.log == []
-    assert steady.account.cloud.calls.actions(ROLE) == ["cloudformation:DescribeStacks"] * 2
+    assert steady.account.cloud.calls.actions(ROLE) == ["cloudformation:DescribeStacks"]
 
 
 @pytest.mark.parametrize(

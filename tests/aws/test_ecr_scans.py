@@ -4,14 +4,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from prefect_aws import AwsCredentials
 
-from blocks.aws import ecr
+from blocks.aws import EcrRegistry, ecr
+from blocks.aws.scan import Scan, scan_of
 from blocks.engine import Engine
 from deployments import example
+from domain.commit import Commit
 from domain.errors import VulnerableImage
-from domain.findings import Findings, Severity
+from domain.findings import Finding, Findings, Severity
 from domain.image import PublishedImage
 from tests.aws.publishing import publishing
 from tests.aws.stacks import Account, running_account
@@ -45,6 +49,20 @@ def found(account: Account, image: PublishedImage, status: str = "COMPLETE", **c
 
 def looks(account: Account) -> int:
     return account.cloud.calls.actions().count(LOOKS)
+
+
+def refused(scan: Scan, limit: Severity) -> list[str]:
+    """The log of the refusal of an image with this scan."""
+    digest = f"sha256:{'1' * 64}"
+    commit = Commit(repository="hello", branch="master", sha="a" * 40)
+    image = PublishedImage(commit=commit, image_id=digest, repository="r/hello", digest=digest)
+    registry = EcrRegistry(credentials=AwsCredentials(), refuse_severity=limit)
+    with (
+        patch.object(EcrRegistry, "_scan", lambda *_: scan),
+        pytest.raises(VulnerableImage) as error,
+    ):
+        registry.admit(image, print)
+    return list(error.value.log)
 
 
 @contextmanager
@@ -103,7 +121,7 @@ def test_the_findings_of_enhanced_scanning_are_shown_alike() -> None:
             {"title": "CVE-2026-2 - zlib", "severity": "CRITICAL"},
         ],
     }
-    findings = ecr._findings({"imageScanFindings": scan})
+    findings = scan_of({"imageScanFindings": scan}).findings
     assert findings.summary == "1 critical, 1 high"
     assert [f.name for f in findings.some] == ["CVE-2026-2 - zlib", "CVE-2026-1 - openssl"]
 
@@ -138,9 +156,23 @@ def test_a_critical_finding_that_the_scan_ends_with_is_refused(
         admitted(account, image, refuse_severity=Severity.CRITICAL)
     assert f"The scan of {image.reference} found 1 critical, 2 low." in error.value.what
     assert error.value.why.startswith("1 of these are CRITICAL or worse")
-    [first, *_] = error.value.log
-    assert first.startswith("critical CVE-2024-0001 https://")
+    [only] = error.value.log
+    assert only.startswith("critical CVE-2024-0001 https://")
     assert not error.value.retryable
+
+
+def test_the_message_of_a_refused_image_shows_what_refused_it() -> None:
+    """It shows the last lines of an error's log: the worst must not scroll away."""
+    many = tuple(
+        Finding(name=f"CVE-{number}", severity="CRITICAL" if number < 2 else "LOW")
+        for number in range(20)
+    )
+    scan = Scan("COMPLETE", findings=Findings(counts={"CRITICAL": 2, "LOW": 18}, some=many))
+    log = refused(scan, Severity.CRITICAL)
+    assert log == ["critical CVE-0", "critical CVE-1"]
+    everything = refused(scan, Severity.LOW)
+    assert everything[0] == "critical CVE-0"
+    assert len(everything) == 12
 
 
 @pytest.mark.parametrize(
@@ -164,22 +196,22 @@ def test_what_is_as_bad_as_the_limit_or_worse_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "said", "remedy"),
     [
-        (None, "none was started"),
-        ("IN_PROGRESS", "IN_PROGRESS"),
-        ("FAILED", "FAILED"),
-        ("UNSUPPORTED_IMAGE", "UNSUPPORTED_IMAGE"),
+        (None, "none was started", "raise scan_timeout_seconds"),
+        ("IN_PROGRESS", "IN_PROGRESS (Told by ECR)", "raise scan_timeout_seconds"),
+        ("FAILED", "FAILED (Told by ECR)", "start-image-scan"),
+        ("UNSUPPORTED_IMAGE", "UNSUPPORTED_IMAGE (Told by ECR)", "build on a base image"),
     ],
 )
 def test_an_image_without_a_result_in_time_is_refused(
-    account: Account, image: PublishedImage, status: str | None, said: str
+    account: Account, image: PublishedImage, status: str | None, said: str, remedy: str
 ) -> None:
     if status:
         found(account, image, status)
     with pytest.raises(VulnerableImage) as error:
         admitted(account, image, refuse_severity=Severity.LOW, scan_timeout_seconds=1)
     assert f"no scan of {image.reference}: {said}." in error.value.what
-    assert "scan_timeout_seconds" in error.value.hint
+    assert remedy in error.value.hint
     waits = status in (None, "IN_PROGRESS")
     assert (looks(account) > 2) == waits

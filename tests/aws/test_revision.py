@@ -52,6 +52,17 @@ def test_only_the_image_and_the_commit_of_one_container_change() -> None:
     assert current == definition("web", "sidecar")
 
 
+def test_tags_that_aws_has_given_are_left_out_for_it_alone_may_give_them() -> None:
+    theirs = [
+        {"key": "aws:cloudformation:stack-name", "value": "samebits"},
+        {"key": "AWS:x", "value": ""},
+    ]
+    current = definition("web")
+    own = current["tags"]
+    assert next_revision(current | {"tags": theirs + own}, "web", IMAGE, REGISTRABLE)["tags"] == own
+    assert "tags" not in next_revision(current | {"tags": theirs}, "web", IMAGE, REGISTRABLE)
+
+
 def test_what_a_revision_runs_is_read_back_from_it() -> None:
     current = definition("web")
     assert serving_of(current, "web").model_dump() == {"digest": "web:old", "sha": ""}

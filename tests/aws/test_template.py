@@ -225,6 +225,14 @@ def test_a_stacks_roles_name_nothing_of_the_other_stack(made: Made, mine: str, o
 
 
 @pytest.mark.parametrize("stack", ["Stage", "Prod"])
+def test_a_stacks_role_runs_only_revisions_of_its_own_family(made: Made, stack: str) -> None:
+    (update,) = [s for s in made.policy(f"{stack}Role") if s["Action"] == "ecs:UpdateService"]
+    family = f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/samebits-{stack.lower()}:*"
+    assert update["Resource"] == made.outputs[f"{stack}Service"]
+    assert update["Condition"] == {"ArnLikeIfExists": {"ecs:task-definition": family}}
+
+
+@pytest.mark.parametrize("stack", ["Stage", "Prod"])
 def test_a_stacks_role_passes_only_the_role_that_starts_its_tasks(made: Made, stack: str) -> None:
     (passed,) = [s for s in made.policy(f"{stack}Role") if s["Action"] == "iam:PassRole"]
     execution = f"{stack}ExecutionRole"

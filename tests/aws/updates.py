@@ -84,7 +84,7 @@ class Updates:
             change_set = backend.describe_change_set(change_set_name)
             stack = backend.stacks[change_set.stack_id]
             self._before[stack.stack_id] = _texts(stack.stack_parameters)
-            _enter(stack, _BEGUN, "User Initiated")
+            enter(stack, _BEGUN, "User Initiated")
             stack.resource_map.update(stack.template_dict, _texts(change_set.parameters))
 
     def _cancel(self, response: CloudFormationResponse) -> EmptyResult:
@@ -117,14 +117,14 @@ class Updates:
             _fail(stack, ("Other", "", "AWS::X::Y"), "Resource update cancelled")
             self._go_back(stack, "The following resource(s) failed to update: [Service].")
         elif stack.status == _BEGUN and done:
-            _enter(stack, "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
+            enter(stack, "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
         elif stack.status == _BACK and done:
-            _enter(stack, "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS")
+            enter(stack, "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS")
         elif (ended := stack.status.removesuffix("_CLEANUP_IN_PROGRESS")) != stack.status:
-            _enter(stack, ended)
+            enter(stack, ended)
 
     def _go_back(self, stack: Stack, reason: str) -> None:
-        _enter(stack, _BACK, reason)
+        enter(stack, _BACK, reason)
         for service in _services(stack):
             self._agent.release(service.name)  # what was held is the new version
         stack.resource_map.update(stack.template_dict, self._before[stack.stack_id])
@@ -156,7 +156,8 @@ def _has_parameters(stack: Stack, others: dict[str, Any]) -> bool:
     return _texts(stack.stack_parameters) == _texts(others)
 
 
-def _enter(stack: Stack, status: str, reason: str | None = None) -> None:
+def enter(stack: Stack, status: str, reason: str | None = None) -> None:
+    """A stack is in another status, and its events say so."""
     stack.status = status
     stack._add_stack_event(status, resource_status_reason=reason)
 

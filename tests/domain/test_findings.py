@@ -18,6 +18,13 @@ def test_a_severity_counts_what_is_as_bad_or_worse(severity: Severity, count: in
     assert Findings(counts={}).at_least(severity) == 0
 
 
+def test_the_worst_are_those_as_bad_as_a_severity_or_worse() -> None:
+    some = tuple(Finding(name=name, severity=name) for name in ("CRITICAL", "HIGH", "LOW", "?"))
+    findings = Findings(counts=COUNTS, some=some)
+    assert [f.name for f in findings.worst(Severity.CRITICAL)] == ["CRITICAL"]
+    assert [f.name for f in findings.worst(Severity.LOW)] == ["CRITICAL", "HIGH", "LOW"]
+
+
 def test_what_has_no_known_severity_is_never_bad_enough() -> None:
     assert Findings(counts={"INFORMATIONAL": 3, "UNTRIAGED": 1}).at_least(Severity.LOW) == 0
 

@@ -1,0 +1,161 @@
+"""A stack on ECS: never two deployments, whoever has begun one, and whoever was killed."""
+
+import json
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from blocks.aws import EcsStack, verification
+from blocks.aws.ecs_service import EcsService
+from deployments.provisioning import PROJECT
+from domain.errors import AwsUnavailable
+from tests.aws.ecs_deploys import (
+    Log,
+    Version,
+    deploy,
+    deployments,
+    failed_deploy,
+    revised,
+    said,
+    updates,
+    without_rollback,
+)
+from tests.aws.stacks import Account
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.engine
+
+_DEPLOY = """
+import json, sys
+from prefect_aws import AwsCredentials
+from blocks.aws import EcsStack, verification
+from blocks.aws.ecs_service import EcsService
+from deployments.provisioning import PROJECT
+from domain.errors import AwsUnavailable
+from domain.image import PublishedImage
+given = json.load(sys.stdin)
+stack = EcsStack(**given["stack"])
+stack.deploy("aws-stage", PublishedImage(**given["image"]), None, print)
+"""
+
+
+def test_a_deploy_that_was_killed_is_taken_over_by_its_retry(
+    account: Account, stack: EcsStack, version: Version
+) -> None:
+    old, new = version("old"), version("new")
+    deploy(account, stack, old)
+    account.agent.hold(stack.service)
+    account.cloud.calls.clear()
+    given = {"stack": secrets_too(stack), "image": new.model_dump(mode="json")}
+    worker = subprocess.Popen(
+        [sys.executable, "-c", _DEPLOY], stdin=subprocess.PIPE, text=True, cwd=PROJECT
+    )
+    assert worker.stdin
+    worker.stdin.write(json.dumps(given))
+    worker.stdin.close()
+    try:
+        wait_until(lambda: updates(account) == 1, 30, "the worker's update")
+    finally:
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+    account.agent.release(stack.service)
+    log = Log()
+    assert deploy(account, stack, new, log).digest == new.digest
+    assert updates(account) == 1
+    assert len(deployments(account, stack)) == 2
+    assert "version new" in said(account)
+
+
+def secrets_too(stack: EcsStack) -> dict[str, Any]:
+    whole = stack.model_dump(mode="json", exclude_none=True)
+    for name in list(whole):
+        if name.startswith(("_", "block_")):
+            del whole[name]
+    return whole | {
+        "credentials": {
+            "aws_access_key_id": "AKIAWORKER0000000000",
+            "aws_secret_access_key": "secret",
+            "region_name": stack.credentials.region_name,
+            "assume_role_arn": stack.credentials.assume_role_arn,
+            "assume_role_kwargs": {"ExternalId": stack.credentials.assume_role_kwargs.ExternalId},
+            "aws_client_parameters": {
+                "endpoint_url": stack.credentials.aws_client_parameters.endpoint_url
+            },
+        }
+    }
+
+
+def test_a_deployment_of_another_image_that_is_under_way_is_waited_for(
+    account: Account, stack: EcsStack, version: Version
+) -> None:
+    one, two = version("one"), version("two")
+    deploy(account, stack, version("old"))
+    account.agent.hold(stack.service)
+    quick = stack.model_copy(update={"timeout_seconds": 1})
+
+    def change(definition: dict[str, Any]) -> None:
+        definition["containerDefinitions"][0]["image"] = one.reference
+
+    revised(account, stack, change)
+    assert "still busy" in str(failed_deploy(account, quick, two))
+    assert deployments(account, stack)[0]["status"] == "IN_PROGRESS"
+    waiting = []
+
+    def let_it_end(line: str) -> None:
+        if "waiting for it" in line:
+            waiting.append(deployments(account, stack)[0]["status"])
+            account.agent.release(stack.service)
+
+    stack.deploy("aws-stage", two, account.registry(), let_it_end)
+    assert waiting == ["IN_PROGRESS"]
+    assert [d["status"] for d in deployments(account, stack)] == ["SUCCESSFUL"] * 3
+    assert "version two" in said(account)
+
+
+def test_a_deployment_that_ecs_lists_but_does_not_describe_yet_is_followed(
+    account: Account, stack: EcsStack, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, describe = list[str](), EcsService.deployment
+
+    def late(service: EcsService, arn: str) -> Any:
+        asked.append(arn)
+        return describe(service, arn) if len(asked) > 2 else None
+
+    monkeypatch.setattr(EcsService, "deployment", late)
+    one = version("one")
+    assert deploy(account, stack, one).digest == one.digest
+    assert len(asked) > 2
+
+
+def test_a_service_that_is_set_to_the_image_but_does_not_run_it_is_deployed_to_again(
+    account: Account, stack: EcsStack, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, log, running = version("one"), Log(), EcsService.running
+    deploy(account, stack, one)
+    # What ran well after the deployment need not do so for ever.
+    monkeypatch.setattr(verification, "SETTLES_SECONDS", 0.3)
+    monkeypatch.setattr(
+        EcsService,
+        "running",
+        lambda service: running(service) if len(deployments(account, stack)) > 1 else [],
+    )
+    assert deploy(account, stack, one, log).digest == one.digest
+    assert "does not run well, so it is deployed again: 0 of its 1 tasks run." in log
+    assert [d["status"] for d in deployments(account, stack)] == ["SUCCESSFUL"] * 2
+
+
+def test_a_forced_deployment_is_asked_for_once_even_if_the_answer_is_lost(
+    account: Account, stack: EcsStack, version: Version
+) -> None:
+    deploy(account, stack, version("old"))
+    without_rollback(account, stack)
+    new = version("new", needs="TOKEN")
+    failed_deploy(account, stack, new)
+    account.cloud.calls.clear()
+    account.cloud.faults.throttle("ecs:UpdateService", 1)
+    with pytest.raises(AwsUnavailable):
+        deploy(account, stack, new)
+    assert updates(account) == 1
