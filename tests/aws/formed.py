@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -20,8 +19,6 @@ from blocks.engine import DockerHost, Engine
 from blocks.registry import Registry
 from deployments.provisioning import PROJECT
 from domain.image import PublishedImage, Serving
-from tests.aws import stacks
-from tests.aws.agent import EcsAgent
 from tests.aws.stacks import Account, running_account
 from tests.conftest import Origin, unique
 from tests.services import published
@@ -31,8 +28,12 @@ UPDATE, CANCEL = "cloudformation:ExecuteChangeSet", "cloudformation:CancelUpdate
 ROLE = "samebits-formation"
 NO_REGISTRY: Any = None
 """AWS pulls by itself"""
-_SETTLE_SECONDS = 0.1
-"""Short: no image here starts and then exits"""
+# Without it a task would count as running well before it listens.
+_HEALTH = {
+    "Command": ["CMD-SHELL", "wget -q -O /dev/null http://127.0.0.1:8000/health"],
+    "Interval": 5,
+    "StartPeriod": 200,
+}
 
 
 def needed() -> list[str]:
@@ -45,7 +46,7 @@ def needed() -> list[str]:
 def template(*, sidecar: str = "") -> str:
     """A service whose image is a parameter; after a second container where its image is given."""
     web = {"Name": "web", "Image": {"Ref": "Image"}, "Memory": 64}
-    web["PortMappings"] = [{"ContainerPort": 8000}]
+    web |= {"PortMappings": [{"ContainerPort": 8000}], "HealthCheck": _HEALTH}
     code = "import signal; signal.signal(15, lambda *_: exit()); signal.pause()"
     side = {"Name": "side", "Image": sidecar, "Memory": 64, "EntryPoint": ["python3", "-c", code]}
     settings = {"DeploymentCircuitBreaker": {"Enable": True, "Rollback": True}}
@@ -103,8 +104,7 @@ def absent() -> PublishedImage:
 @contextmanager
 def account_with_role(registry: str, name: str) -> Iterator[Account]:
     """An account with the documented role; `registry` and `name` as for `running_account`."""
-    hasty = partial(EcsAgent, settle_seconds=_SETTLE_SECONDS)
-    with patch.object(stacks, "EcsAgent", hasty), running_account(registry, name) as account:
+    with running_account(registry, name) as account:
         iam = account.cloud.client("iam")
         trust = {"Version": "2012-10-17", "Statement": []}
         iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument=json.dumps(trust))
@@ -135,7 +135,7 @@ class Deployed:
                 {"ParameterKey": "Name", "ParameterValue": self.name},
             ],
         )
-        wait_until(lambda: self.deployments() == ["SUCCESSFUL"], 20, "the stack's first deployment")
+        wait_until(lambda: self.deployments() == ["SUCCESSFUL"], 60, "the stack's first deployment")
         account.cloud.calls.clear()
 
     def block(self, **fields: Any) -> CloudFormationStack:

@@ -65,8 +65,8 @@ def updates(
     """Updates as AWS does them, seen quickly; what was recorded and refused is forgotten."""
     for module in (stack_update, verification):
         monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(stack_update, "_ROLLBACK_SECONDS", 20)
-    monkeypatch.setattr(verification, "SETTLES_SECONDS", 20)
+    monkeypatch.setattr(stack_update, "_ROLLBACK_SECONDS", 60)
+    monkeypatch.setattr(verification, "SETTLES_SECONDS", 60)
     account.cloud.calls.clear()
     yield in_aws
     in_aws.wait_for_services, in_aws.paused = True, False
@@ -153,7 +153,7 @@ def test_nothing_serves_where_the_service_runs_no_task_and_that_is_a_failed_depl
     monkeypatch.setattr(verification, "SETTLES_SECONDS", 0.2)
     ecs = stack.account.cloud.client("ecs")
     ecs.update_service(cluster="samebits", service=stack.name, desiredCount=0)
-    wait_until(lambda: stack.block().serving("stage") is None, 20)
+    wait_until(lambda: stack.block().serving("stage") is None, 60)
     with pytest.raises(DeployFailed, match=r"0 of its 1 tasks run.* Nothing serves now"):
         stack.deploy(images.one)
 
@@ -267,7 +267,7 @@ def test_an_update_that_ends_well_in_the_moment_when_it_is_to_be_cancelled_is_a_
 
     def late(formation: Any) -> None:
         updates.paused = False
-        wait_until(lambda: formation.status == "UPDATE_COMPLETE", 20)
+        wait_until(lambda: formation.status == "UPDATE_COMPLETE", 60)
         cancel(formation)
 
     monkeypatch.setattr(stack_update.CloudFormation, "cancel", late)
