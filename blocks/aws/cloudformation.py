@@ -66,10 +66,13 @@ class CloudFormation:
             else {"ParameterKey": key, "UsePreviousValue": True}
             for key in self.parameters()
         ]
+        # By the token, a call that is made again because its answer was lost is not another one.
+        name = f"samebits-{uuid.uuid4().hex}"
         with self._calls():
             made = self._client.create_change_set(
                 StackName=self.name,
-                ChangeSetName=f"samebits-{uuid.uuid4().hex}",
+                ChangeSetName=name,
+                ClientToken=name,
                 ChangeSetType="UPDATE",
                 UsePreviousTemplate=True,
                 Parameters=given,
@@ -104,7 +107,12 @@ class CloudFormation:
     def execute(self, change_set: str) -> None:
         """Begin the update."""
         with self._calls():
-            self._client.execute_change_set(ChangeSetName=change_set, StackName=self.name)
+            self._client.execute_change_set(
+                ChangeSetName=change_set,
+                StackName=self.name,
+                ClientRequestToken=f"samebits-{uuid.uuid4().hex}",
+                DisableRollback=False,
+            )
 
     def cancel(self) -> None:
         """Stop an update; CloudFormation rolls it back."""

@@ -87,7 +87,8 @@ class CloudFormationStack(Stack, Block):
         if not self.service_output:
             log("The block names no service_output: which digest runs was not verified")
             return Serving(digest=image.digest, sha=image.commit.sha)
-        return verified(self._service(aws, stack), image)
+        service = self._service(aws, stack)
+        return verified(service, image, timeout_seconds=self.timeout_seconds)
 
     def serving(self, name: str) -> Serving | None:  # noqa: ARG002
         """What the stack's service runs; without one, what its parameter says."""

@@ -31,7 +31,6 @@ _PATIENT = Config(
     read_timeout=60,
     user_agent_extra="samebits",
 )
-_ONCE = Config(retries={"mode": "standard", "total_max_attempts": 1})
 _METADATA_ATTEMPTS = 4
 _CONNECTING = "connecting as the AWS Credentials block says"
 
@@ -58,9 +57,9 @@ class Aws:
         client: ECRClient = self._client("ecr")
         return client
 
-    def ecs(self, *, retries: bool = True) -> "ECSClient":
-        """Amazon ECS; without `retries` for a call that must not be made twice."""
-        client: ECSClient = self._client("ecs", _PATIENT if retries else _PATIENT.merge(_ONCE))
+    def ecs(self) -> "ECSClient":
+        """Amazon ECS."""
+        client: ECSClient = self._client("ecs")
         return client
 
     def cloudformation(self) -> "CloudFormationClient":
@@ -73,17 +72,15 @@ class Aws:
         client: CloudWatchLogsClient = self._client("logs", region=region)
         return client
 
-    def _client(
-        self, service: str, config: Config | None = None, *, region: str | None = None
-    ) -> Any:
+    def _client(self, service: str, *, region: str | None = None) -> Any:
         elsewhere = {"region_name": region} if region else {}
         with aws_faults(_CONNECTING):
-            return self._session.client(service, **self._parameters(config) | elsewhere)  # type: ignore[call-overload]
+            return self._session.client(service, **self._parameters() | elsewhere)  # type: ignore[call-overload]
 
-    def _parameters(self, config: Config | None = None) -> dict[str, Any]:
+    def _parameters(self) -> dict[str, Any]:
         """What each client is made with: the block's own settings win over ours."""
         own = self._credentials.aws_client_parameters.get_params_override()
-        return own | {"config": (config or _PATIENT).merge(own.get("config") or Config())}
+        return own | {"config": _PATIENT.merge(own.get("config") or Config())}
 
     def _base(self) -> boto3.Session:
         """A session with the block's own keys or profile, else as the machine has it."""

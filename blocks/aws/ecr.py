@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from botocore.exceptions import ClientError
@@ -41,7 +42,10 @@ _MEDIA_TYPES = [
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ]
 _POLL_SECONDS = 2.0
-_MOST_ASKED = 1000  # ECR does not promise that the worst come first
+# ECR does not promise that the worst come first. Of enhanced scanning a page has 100 at most.
+_PAGE_SIZE, _MOST_PAGES = 1000, 30
+_BARE_SECONDS = 60.0
+"""How long an answer is doubted that says that the scan is done, and nothing of what it found"""
 _MOST_TOLD = 12
 
 
@@ -138,10 +142,7 @@ class EcrRegistry(ImageRegistry, Block):
         scan = self._scan(image)
         if self.refuse_severity is None:
             return
-        deadline = time.monotonic() + self.scan_timeout_seconds
-        while not scan.over and time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
-            scan = self._scan(image)
+        scan = self._once_over(image, scan)
         if not scan.done:
             raise VulnerableImage(
                 f"ECR has no scan of {image.reference}: {scan.state}.",
@@ -161,27 +162,40 @@ class EcrRegistry(ImageRegistry, Block):
                     for f in findings.worst(self.refuse_severity)[:_MOST_TOLD]
                 ],
             )
-        log(f"The scan found {findings.summary}: admitted")
+        doubt = ", though ECR names no time of it" if scan.bare else ""
+        log(f"The scan is complete{doubt}, with {findings.summary}: admitted")
+
+    def _once_over(self, image: PublishedImage, scan: Scan) -> Scan:
+        """The scan when it has come to its end, or after scan_timeout_seconds."""
+        started = time.monotonic()
+        doubted = started + min(self.scan_timeout_seconds, _BARE_SECONDS)
+        deadline = started + self.scan_timeout_seconds
+        while not scan.over or scan.bare:
+            if time.monotonic() >= (doubted if scan.bare else deadline):
+                break
+            time.sleep(_POLL_SECONDS)
+            scan = self._scan(image)
+        return scan
 
     def findings(self, image: PublishedImage) -> Findings | None:
         """What the scan has found by now; None where ECR has no result."""
         scan = self._scan(image)
-        return scan.findings if scan.done else None
+        return scan.findings if scan.done and not scan.bare else None
 
     def _scan(self, image: PublishedImage) -> Scan:
         """The scan of an image by now."""
         name = _name(image.repository)
         with self._ecr(name) as (ecr, account):
             try:
-                found = ecr.describe_image_scan_findings(
+                pages = ecr.get_paginator("describe_image_scan_findings").paginate(
                     repositoryName=name,
                     imageId={"imageDigest": image.digest},
-                    maxResults=_MOST_ASKED,
+                    PaginationConfig={"PageSize": _PAGE_SIZE},
                     **account,
                 )
+                return scan_of(islice(pages, _MOST_PAGES))
             except ecr.exceptions.ScanNotFoundException:
                 return Scan()
-        return scan_of(found)
 
     def _image(self, repository: str, reference: str) -> Any:
         """An image as ECR describes it, with its manifest; None where there is none."""

@@ -17,6 +17,7 @@ from blocks.aws.revision import (
     definition_of,
     next_revision,
     serving_of,
+    tasks_before_of,
 )
 from domain.errors import StackUnusable
 from domain.image import PublishedImage, Serving
@@ -96,32 +97,35 @@ class EcsService:
         container = definition_of(definition, self.container(definition))
         return last_lines(self._aws, container, task["taskArn"])
 
-    def register(self, current: str, image: PublishedImage) -> str:
-        """Register the revision after `current`, which runs this image; returns its ARN."""
+    def tasks_before(self, revision: str) -> int | None:
+        """How many tasks the service wanted before the deploy of a revision, if that raised it."""
+        definition = self.definition(revision)
+        return tasks_before_of(definition, self.container(definition))
+
+    def register(self, current: str, image: PublishedImage, tasks_before: int | None) -> str:
+        """Register the revision after `current`, which runs this image; returns its ARN.
+
+        It remembers `tasks_before` for a later try of the deploy.
+        """
         definition = self.definition(current)
         shape = self._ecs.meta.service_model.operation_model("RegisterTaskDefinition").input_shape
         fields = shape.members if shape else {}
-        revision = next_revision(definition, self.container(definition), image, fields)
+        container = self.container(definition)
+        revision = next_revision(definition, container, image, fields, tasks_before)
         with self._calls():
             made = self._ecs.register_task_definition(**revision)
         return made["taskDefinition"]["taskDefinitionArn"]
 
-    def update(self, revision: str, tasks: int | None, *, force: bool = False) -> None:
+    def update(self, revision: str, tasks: int | None) -> None:
         """Have the service run a revision; on so many tasks, or on as many as it wants anyway.
 
-        With `force` it begins a deployment even if it runs that revision.
+        The call may be repeated: to a revision that it has already, ECS begins no deployment.
         """
         # A count that is not to change is not sent: autoscaling may change it in this moment.
         count: Any = {} if tasks is None else {"desiredCount": tasks}
-        # A forced call whose answer is lost must not be made again: that were two deployments.
-        ecs = self._aws.ecs(retries=False) if force else self._ecs
         with self._calls():
-            ecs.update_service(
-                cluster=self.cluster,
-                service=self.name,
-                taskDefinition=revision,
-                forceNewDeployment=force,
-                **count,
+            self._ecs.update_service(
+                cluster=self.cluster, service=self.name, taskDefinition=revision, **count
             )
 
     def scale(self, tasks: int) -> None:

@@ -48,7 +48,8 @@ class EcsStack(Stack, Block):
     timeout_seconds: int = Field(
         default=1800,
         ge=1,
-        description="How long a deployment may take; then it is stopped, with a rollback",
+        description="How long a deployment may take, bake times and approvals included; then it is "
+        "stopped, with a rollback",
         examples=[3600],
     )
 

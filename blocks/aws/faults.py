@@ -89,8 +89,9 @@ def aws_error(doing: str, error: ClientError) -> SamebitsError:
         return AwsRefused(
             f"The role for {doing} could not be assumed.",
             why=said,
-            hint="Check assume_role_arn (and ExternalId) in the AWS Credentials block, and that "
-            "the role's trust policy names the worker's own role.",
+            hint="Check assume_role_arn (and ExternalId) in the AWS Credentials block, that the "
+            "role's trust policy names the worker's own role, and that the worker's own role may "
+            "assume it (sts:AssumeRole).",
         )
     if _BAD_KEYS.search(code):
         return AwsRefused(

@@ -30,6 +30,7 @@ class Follower:
         """`on_rollback` is called when a deployment is seen on its way back."""
         self._service, self._log, self._on_rollback = service, log, on_rollback
         self._told = {event["id"] for event in self._events()}
+        self._asked: set[str] = set()
 
     def follow(self, arn: str, seconds: float) -> Description:
         """A deployment, once it has ended or after so long.
@@ -45,12 +46,23 @@ class Follower:
             if stands != said:
                 said = stands
                 self._log(f"Deployment {arn.rpartition('/')[2]}: {stands}")
+            self._ask_for_approval(arn, now)
             if not rolling and status in _GOING_BACK:
                 rolling, deadline = True, time.monotonic() + ROLLBACK_SECONDS
                 self._on_rollback()
             if status not in UNDER_WAY or time.monotonic() > deadline:
                 return now
             time.sleep(POLL_SECONDS)
+
+    def _ask_for_approval(self, arn: str, deployment: Description) -> None:
+        """Log once, for each hook at which it waits for somebody, how to continue it."""
+        for hook in awaited(deployment):
+            if hook not in self._asked:
+                self._asked.add(hook)
+                self._log(
+                    f"It waits for somebody to continue it: aws ecs continue-service-deployment "
+                    f"--service-deployment-arn {arn} --hook-id {hook} --action CONTINUE"
+                )
 
     def _known(self, arn: str) -> Description:
         """A deployment that ECS has listed; it may know more of it only a moment later."""
@@ -70,3 +82,12 @@ class Follower:
             if event["id"] not in self._told:
                 self._told.add(event["id"])
                 self._log(one_line(event["message"], 400))
+
+
+def awaited(deployment: Description) -> list[str]:
+    """The IDs of the pause hooks at which a deployment waits for somebody to continue it.
+
+    Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-lifecycle-hooks.html
+    """
+    hooks = deployment.get("lifecycleHookDetails", [])
+    return [hook["hookId"] for hook in hooks if hook.get("status") == "AWAITING_ACTION"]

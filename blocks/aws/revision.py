@@ -9,15 +9,22 @@ from domain.image import PublishedImage, Serving
 COMMIT_LABEL = "samebits.commit"
 """The Docker label of the container that says which commit a revision is of."""
 
+_TASKS_LABEL = "samebits.tasks-before"
+
 TaskDefinition = Mapping[str, Any]
 
 
 def next_revision(
-    current: TaskDefinition, container: str, image: PublishedImage, registrable: Collection[str]
+    current: TaskDefinition,
+    container: str,
+    image: PublishedImage,
+    registrable: Collection[str],
+    tasks_before: int | None = None,
 ) -> dict[str, Any]:
     """What RegisterTaskDefinition is to be told: the current revision with another image.
 
     `registrable` are the fields that it takes; DescribeTaskDefinition answers with more.
+    `tasks_before` is how many tasks the service wanted, where this deploy makes it want more.
     """
     revision = {name: current[name] for name in current if name in registrable and name != "tags"}
     # Those that AWS itself has given (CloudFormation does) nobody else may give.
@@ -26,15 +33,28 @@ def next_revision(
     if tags:
         revision["tags"] = tags
     revision["containerDefinitions"] = [
-        _with_image(definition, image) if definition["name"] == container else definition
+        _with_image(definition, image, tasks_before)
+        if definition["name"] == container
+        else definition
         for definition in current["containerDefinitions"]
     ]
     return revision
 
 
-def _with_image(definition: Mapping[str, Any], image: PublishedImage) -> dict[str, Any]:
+def _with_image(
+    definition: Mapping[str, Any], image: PublishedImage, tasks_before: int | None
+) -> dict[str, Any]:
     labels = {**definition.get("dockerLabels", {}), COMMIT_LABEL: image.commit.sha}
+    labels.pop(_TASKS_LABEL, None)  # it was of another deploy
+    if tasks_before is not None:
+        labels[_TASKS_LABEL] = str(tasks_before)
     return {**definition, "image": image.reference, "dockerLabels": labels}
+
+
+def tasks_before_of(revision: TaskDefinition, container: str) -> int | None:
+    """The `tasks_before` that a revision was registered with."""
+    label = definition_of(revision, container).get("dockerLabels", {}).get(_TASKS_LABEL, "")
+    return int(label) if label.isdecimal() else None
 
 
 def container_to_replace(current: TaskDefinition, wanted: str = "") -> str:

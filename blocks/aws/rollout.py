@@ -15,6 +15,7 @@ from blocks.aws.following import (
     ROLLBACK_SECONDS,
     UNDER_WAY,
     Follower,
+    awaited,
 )
 from blocks.aws.verification import serves_now, verified, what_is_wrong
 from blocks.contracts import Log
@@ -49,7 +50,7 @@ class Rollout:
         revision, arn = self._under_way(listed) or self._begun(listed)
         if arn:
             self._follow_to_success(arn)
-        return verified(self._service, self._image, revision, self._least_tasks)
+        return verified(self._service, self._image, revision, self._least_tasks, self._timeout)
 
     def _check_service(self) -> None:
         """Raise StackUnusable where it cannot be deployed to, before anything is changed."""
@@ -99,6 +100,7 @@ class Rollout:
         for found in filter(self._is_mine, listed):
             arn = str(found["serviceDeploymentArn"])
             self._log(f"A deployment of this very image is under way: following it: {arn}")
+            self._tasks_before = self._service.tasks_before(found["taskDefinition"])
             return found["taskDefinition"], arn
         return None
 
@@ -109,24 +111,26 @@ class Rollout:
         """
         service = self._service.describe()
         current, tasks = service["taskDefinition"], self._tasks_to_want(service)
-        if self._service.image_of(current).digest != self._image.digest:
-            revision = self._service.register(current, self._image)
-            self._log(f"Registered {revision} with {self._image.reference}")
-            self._service.update(revision, tasks)
-            return revision, self._appeared(revision, listed)
-        last = next((d for d in listed if d["taskDefinition"] == current), None)
-        if last is None and rollout_state(service) == "IN_PROGRESS":
-            return current, self._appeared(current, listed)  # an earlier try has begun it just now
-        if last is not None and last["status"] != _SUCCESSFUL:
-            self._log("The last deployment of this image did not end well: deploying it again")
-        elif self._runs_already(current, tasks):
-            return current, None
-        self._service.update(current, tasks, force=True)
-        return current, self._appeared(current, listed)
+        if self._service.image_of(current).digest == self._image.digest:
+            last = next((d for d in listed if d["taskDefinition"] == current), None)
+            if last is None and rollout_state(service) == "IN_PROGRESS":
+                self._tasks_before = self._service.tasks_before(current)
+                return current, self._appeared(current, listed)  # begun by an earlier try just now
+            if last is not None and last["status"] != _SUCCESSFUL:
+                self._log("The last deployment of this image did not end well: deploying it again")
+            elif self._runs_already(current, tasks):
+                return current, None
+        # Also for the same image a revision of its own: the update is then one deployment, however
+        # often it is asked for, and a revision that somebody has deregistered is in nobody's way.
+        revision = self._service.register(current, self._image, self._tasks_before)
+        self._log(f"Registered {revision} with {self._image.reference}")
+        self._service.update(revision, tasks)
+        return revision, self._appeared(revision, listed)
 
     def _tasks_to_want(self, service: Description) -> int | None:
-        """How many tasks to ask for; None where the service wants enough."""
-        if service["desiredCount"] >= self._least_tasks:
+        """How many tasks to ask for; None where the service wants enough, or ECS decides that."""
+        daemon = service.get("schedulingStrategy") == "DAEMON"
+        if daemon or service["desiredCount"] >= self._least_tasks:
             return None
         self._tasks_before = service["desiredCount"]
         self._log(f"{self._service} wants {self._tasks_before} tasks: made {self._least_tasks}")
@@ -135,8 +139,8 @@ class Rollout:
     def _runs_already(self, current: str, tasks: int | None) -> bool:
         self._log(f"{self._service} is set to {self._image.digest} already")
         if tasks:
-            self._service.update(current, tasks)
-        wrong = what_is_wrong(self._service, self._image, current, self._least_tasks)
+            self._service.scale(tasks)
+        wrong = what_is_wrong(self._service, self._image, current, self._least_tasks, self._timeout)
         if wrong:
             self._log(f"It does not run well, so it is deployed again: {wrong}")
         return not wrong
@@ -160,9 +164,11 @@ class Rollout:
     # -- its end ------------------------------------------------------------------------------
 
     def _follow_to_success(self, arn: str) -> None:
-        ended, why = self._follower.follow(arn, self._left()), ""
+        ended, why = self._follower.follow(arn, self._timeout), ""
         if ended["status"] in GOING_UP:
             late = f"It was not done after {self._timeout:g} s"
+            if hooks := awaited(ended):
+                late += f", in which nobody continued it at its hook {', '.join(hooks)}"
             self._log(f"{late}: stopping it, with a rollback")
             try:
                 self._service.roll_back(arn)
@@ -184,6 +190,8 @@ class Rollout:
             return
         before, self._tasks_before = self._tasks_before, None
         try:
+            if self._service.describe()["desiredCount"] != self._least_tasks:
+                return  # somebody, or autoscaling, has changed it since
             self._service.scale(before)
             self._log(f"{self._service} wants {before} tasks again, as before the deploy")
         except SamebitsError as error:  # it hides no failed deploy

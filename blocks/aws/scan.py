@@ -3,7 +3,8 @@
 Source: https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_DescribeImageScanFindings.html
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ _UNDER_WAY = ("", "PENDING", "IN_PROGRESS", "NOT STARTED")
 _MOST_SHOWN = 20
 _LATE = "Turn scan on push on in ECR, or raise scan_timeout_seconds; then retry."
 _NOTHING = Findings(counts={})
+_ORDER = [str(severity) for severity in Severity]
 _REMEDIES = {
     "FAILED": "Start a scan of it in ECR (aws ecr start-image-scan), then retry.",
     "UNSUPPORTED_IMAGE": "ECR cannot scan an image of this kind: build on a base image that it "
@@ -29,6 +31,12 @@ class Scan:
     status: str = ""
     reason: str = ""
     findings: Findings = _NOTHING
+    bare: bool = False
+    """Said to be done, with nothing that only a scan can know: no finding, no count, no time.
+
+    Enhanced scanning answers so for a while before it has its findings.
+    Source: https://github.com/aws/aws-sdk/issues/289
+    """
 
     @property
     def done(self) -> bool:
@@ -52,18 +60,34 @@ class Scan:
         return _REMEDIES.get(self.status, _LATE)
 
 
-def scan_of(answer: Mapping[str, Any]) -> Scan:
-    """What DescribeImageScanFindings answered, of basic or of enhanced scanning."""
-    state, scan = answer.get("imageScanStatus", {}), answer.get("imageScanFindings", {})
-    some = [
-        Finding(name=f.get("name", "?"), severity=f.get("severity", "?"), url=f.get("uri", ""))
-        for f in scan.get("findings", [])
-    ] + [
-        Finding(name=f.get("title", "?"), severity=f.get("severity", "?"))
-        for f in scan.get("enhancedFindings", [])
-    ]
-    order = [str(severity) for severity in Severity]
-    some.sort(key=lambda f: order.index(f.severity) if f.severity in order else len(order))
-    counts = scan.get("findingSeverityCounts", {})
+def scan_of(pages: Iterable[Mapping[str, Any]]) -> Scan:
+    """What DescribeImageScanFindings answered, page by page, of basic or of enhanced scanning."""
+    state: Mapping[str, Any] = {}
+    told, some, completed = Counter[str](), list[Finding](), None
+    for page in pages:
+        state, scan = page.get("imageScanStatus", {}), page.get("imageScanFindings", {})
+        told |= Counter(scan.get("findingSeverityCounts", {}))
+        completed = completed or scan.get("imageScanCompletedAt")
+        some += _findings(scan)
+    # Where counts are missing, or those of one page alone, the findings themselves count.
+    counts = dict(told | Counter(finding.severity for finding in some))
+    some.sort(key=lambda f: _ORDER.index(f.severity) if f.severity in _ORDER else len(_ORDER))
+    status = state.get("status", "")
+    bare = status in _DONE and not (completed or counts)
     findings = Findings(counts=counts, some=tuple(some[:_MOST_SHOWN]))
-    return Scan(state.get("status", ""), state.get("description", ""), findings)
+    return Scan(status, state.get("description", ""), findings, bare)
+
+
+def _findings(scan: Mapping[str, Any]) -> list[Finding]:
+    basic, enhanced = scan.get("findings", []), scan.get("enhancedFindings", [])
+    return [
+        *(
+            Finding(name=f.get("name", "?"), severity=_severity(f), url=f.get("uri", ""))
+            for f in basic
+        ),
+        *(Finding(name=f.get("title", "?"), severity=_severity(f)) for f in enhanced),
+    ]
+
+
+def _severity(finding: Mapping[str, Any]) -> str:
+    return str(finding.get("severity", "?"))

@@ -41,6 +41,7 @@ class StackUpdate:
         self.stack.events(self._known)
         change_set = self._change_set()
         if change_set is None:
+            self._check_image_is_there()
             self.log(f"{self.stack.name} has this image already: no changes")
             return
         self.stack.execute(change_set)
@@ -87,9 +88,24 @@ class StackUpdate:
             time.sleep(POLL_SECONDS)
         return change_set
 
+    def _check_image_is_there(self) -> None:
+        """Raise DeployFailed where CloudFormation sees no change, and the image is another one.
+
+        Source: https://github.com/aws-cloudformation/cfn-language-discussion/issues/146
+        """
+        now = self.stack.parameters().get(self.parameter)
+        if now != self.image.reference:
+            raise DeployFailed(
+                f"CloudFormation sees nothing to change in {self.stack.name}, though "
+                f"{self.parameter} is {now or 'empty'}.",
+                why="No resource of the template uses this parameter; or the template has the "
+                "transform AWS::LanguageExtensions, which takes no new value without its template.",
+                hint="Nothing was changed. Correct parameter in the block, or the template.",
+            )
+
     def _follow_to_success(self) -> None:
         failed: list[Event] = []
-        end, why = self._end(self._left(), failed), ""
+        end, why = self._end(self.timeout_seconds, failed), ""
         if not end:
             why, patience = self._stopped()
             end = self._end(patience, failed) or self.stack.status
@@ -144,6 +160,7 @@ class StackUpdate:
         return news
 
     def _left(self) -> float:
+        """Seconds to wait yet for the update to begin; once it has, it has its own time."""
         return max(self._started + self.timeout_seconds - time.monotonic(), 0.0)
 
 

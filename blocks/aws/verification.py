@@ -18,14 +18,19 @@ class _Wrong(NamedTuple):
 
 
 def verified(
-    service: EcsService, image: PublishedImage, revision: str = "", least_tasks: int = 1
+    service: EcsService,
+    image: PublishedImage,
+    revision: str = "",
+    least_tasks: int = 1,
+    timeout_seconds: float = 0,
 ) -> Serving:
     """What the service runs: its revision and each of its running tasks must be the image.
 
     `revision` is the one that was deployed; without it, it is the one that the service has now.
+    `timeout_seconds` is how long a deployment may take.
     Raises DeployFailed for anything else, whatever the deployment said.
     """
-    if wrong := what_is_wrong(service, image, revision, least_tasks):
+    if wrong := what_is_wrong(service, image, revision, least_tasks, timeout_seconds):
         raise DeployFailed(
             f"{service} does not run {image.digest} after the deploy.",
             why=wrong,
@@ -35,15 +40,29 @@ def verified(
 
 
 def what_is_wrong(
-    service: EcsService, image: PublishedImage, revision: str = "", least_tasks: int = 1
+    service: EcsService,
+    image: PublishedImage,
+    revision: str,
+    least_tasks: int,
+    timeout_seconds: float,
 ) -> str:
     """What is still wrong once the service had time to settle; empty where it runs the image."""
-    deadline = time.monotonic() + SETTLES_SECONDS
+    deadline = time.monotonic() + _settles_seconds(service, timeout_seconds)
     while wrong := _wrong(service, image, revision, least_tasks):
         if not wrong.heals or time.monotonic() > deadline:
             return wrong.why
         time.sleep(POLL_SECONDS)
     return ""
+
+
+def _settles_seconds(service: EcsService, timeout_seconds: float) -> float:
+    """With early success criteria, tasks are replaced also after a deployment has ended well.
+
+    Source: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentEarlySuccessCriteria.html
+    """
+    settings = service.describe().get("deploymentConfiguration", {})
+    early = settings.get("earlySuccessCriteria", {}).get("enable", False)
+    return max(SETTLES_SECONDS, timeout_seconds) if early else SETTLES_SECONDS
 
 
 def serves_now(service: EcsService) -> str:
@@ -81,7 +100,9 @@ def _wrong(
     for task in tasks:
         if wrong := _wrong_task(service, task, set_to, image):
             return wrong
-    wanted = max(now["desiredCount"], least_tasks)
+    # How many tasks a daemon has is how many instances there are.
+    daemon = now.get("schedulingStrategy") == "DAEMON"
+    wanted = max(now["desiredCount"], 1 if daemon else least_tasks)
     if len(tasks) < wanted:
         return _Wrong(f"{len(tasks)} of its {wanted} tasks run.")
     if (state := rollout_state(now)) not in ("", "COMPLETED"):
@@ -99,6 +120,6 @@ def _wrong_task(
     digest = service.runs(task).digest
     if digest != image.digest:
         runs = digest or "an image without a digest"
-        return _Wrong(f"The task {name} runs {runs}.", heals=False)
+        return _Wrong(f"The task {name} runs {runs}.", heals=not digest)
     unhealthy = task.get("healthStatus") == "UNHEALTHY"
     return _Wrong(f"The task {name} is unhealthy.") if unhealthy else None

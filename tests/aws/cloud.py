@@ -146,7 +146,11 @@ class Cloud:
         self, repository: str, digest: str, counts: Mapping[str, int], status: str = "COMPLETE"
     ) -> None:
         """What the scan of an image found, by severity; its status may be IN_PROGRESS or FAILED."""
-        self._api.findings[repository, digest] = scan_result(counts, status)
+        self.set_answer(repository, digest, scan_result(counts, status))
+
+    def set_answer(self, repository: str, digest: str, scan: dict[str, Any]) -> None:
+        """What DescribeImageScanFindings says of an image, word by word."""
+        self._api.findings[repository, digest] = scan
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
         """Answer a request, as WSGI asks for it."""

@@ -7,10 +7,11 @@ import pytest
 
 from blocks.aws import EcsStack, following, rollout, verification
 from blocks.engine import Engine
-from tests.aws.ecs_deploys import Version
+from tests.aws.ecs_deploys import Version, place
 from tests.aws.stacks import Account, running_account
 from tests.conftest import Origin, RunningRegistry
 from tests.services import published
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -42,5 +43,13 @@ def version(engine: Engine, account: Account, made: ExitStack, origin: Origin) -
 
 @pytest.fixture
 def stack(account: Account, version: Version) -> EcsStack:
-    """Stage."""
-    return account.stack("stage", timeout_seconds=60)
+    """Stage, whose service has come to rest since it was made."""
+    stack = account.stack("stage", timeout_seconds=60)
+    ecs = account.cloud.client("ecs")
+
+    def at_rest() -> bool:
+        (made,) = ecs.list_service_deployments(**place(stack))["serviceDeployments"]
+        return bool(made["status"] == "SUCCESSFUL")
+
+    wait_until(at_rest, 20, "the service's first deployment, of no task")
+    return stack

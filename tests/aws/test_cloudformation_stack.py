@@ -132,6 +132,34 @@ def test_an_image_that_runs_already_is_verified_without_an_update(
     assert "ecs:DescribeTasks" in actions
 
 
+def test_no_changes_are_not_believed_where_the_parameter_is_another_image(
+    stack: Deployed, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack_update.CloudFormation, "proposed", lambda *_: None)
+    with pytest.raises(DeployFailed, match="sees nothing to change") as error:
+        stack.deploy(images.two)
+    assert f"though Image is {images.one.reference}" in error.value.what
+    assert "LanguageExtensions" in error.value.why
+    assert f"{images.one.digest} serves now." in error.value.hint
+
+
+def test_a_call_that_is_repeated_because_its_answer_was_lost_says_that_it_is_the_same(
+    stack: Deployed, images: Images
+) -> None:
+    given = list[dict[str, Any]]()
+
+    def note(params: dict[str, Any], **_: Any) -> None:
+        given.append(params)
+
+    client = stack.account.cloud.client("cloudformation", config=Config())
+    client.meta.events.register("before-parameter-build.cloudformation", note)
+    formation = stack_update.CloudFormation(client, stack.name)
+    formation.execute(formation.propose("Image", images.two.reference))
+    made, executed = (one for one in given if "ChangeSetName" in one)
+    assert made["ClientToken"] == made["ChangeSetName"]
+    assert executed["ClientRequestToken"]
+
+
 def test_an_earlier_digest_is_put_back(stack: Deployed, images: Images) -> None:
     stack.deploy(images.two)
     assert stack.deploy(images.one).digest == images.one.digest

@@ -121,9 +121,47 @@ def test_the_findings_of_enhanced_scanning_are_shown_alike() -> None:
             {"title": "CVE-2026-2 - zlib", "severity": "CRITICAL"},
         ],
     }
-    findings = scan_of({"imageScanFindings": scan}).findings
+    findings = scan_of([{"imageScanFindings": scan}]).findings
     assert findings.summary == "1 critical, 1 high"
     assert [f.name for f in findings.some] == ["CVE-2026-2 - zlib", "CVE-2026-1 - openssl"]
+
+
+def test_findings_that_come_in_pages_are_all_counted_whatever_the_counts_say() -> None:
+    low = [{"title": f"CVE-{number}", "severity": "LOW"} for number in range(100)]
+    last = [{"title": "CVE-100", "severity": "CRITICAL"}]
+    pages = [
+        {"findingSeverityCounts": {"LOW": 100}, "enhancedFindings": low},
+        {"enhancedFindings": last},
+    ]
+    status = {"status": "ACTIVE"}
+    scan = scan_of({"imageScanStatus": status, "imageScanFindings": page} for page in pages)
+    assert scan.done
+    assert scan.findings.summary == "1 critical, 100 low"
+    assert scan.findings.some[0].severity == "CRITICAL"
+
+
+BARE = {"imageScanStatus": {"status": "COMPLETE"}, "imageScanFindings": {"findings": []}}
+
+
+def test_a_scan_that_is_complete_before_it_has_its_findings_is_waited_for(
+    account: Account, image: PublishedImage
+) -> None:
+    account.cloud.set_answer(example.NAME, image.digest, BARE)
+    assert account.registry().findings(image) is None
+    with once_looked_at(account, image, CRITICAL=1), pytest.raises(VulnerableImage):
+        admitted(account, image, refuse_severity=Severity.CRITICAL)
+
+
+def test_a_scan_that_stays_bare_is_not_waited_for_for_ever_and_the_log_says_so(
+    account: Account, image: PublishedImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ecr, "_BARE_SECONDS", 0.1)
+    account.cloud.set_answer(example.NAME, image.digest, BARE)
+    told = admitted(account, image, refuse_severity=Severity.CRITICAL)
+    assert told == [
+        "The scan is complete, though ECR names no time of it, with nothing found: admitted"
+    ]
+    assert looks(account) > 1
 
 
 @pytest.mark.parametrize("status", [None, "IN_PROGRESS", "FAILED", "COMPLETE"])
@@ -144,7 +182,7 @@ def test_a_scan_is_waited_for_and_what_is_below_the_limit_admitted(
         found(account, image, "IN_PROGRESS")
     with once_looked_at(account, image, HIGH=3):
         told = admitted(account, image, refuse_severity=Severity.CRITICAL)
-    assert told == ["The scan found 3 high: admitted"]
+    assert told == ["The scan is complete, with 3 high: admitted"]
     assert looks(account) >= 4
 
 

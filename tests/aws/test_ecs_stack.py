@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from blocks.aws import EcsStack, rollout, verification
+from blocks.aws.ecs_service import EcsService
 from domain.errors import DeployFailed
 from tests.aws.ecs_deploys import (
     Log,
@@ -98,7 +99,7 @@ def test_the_deployment_strategy_of_the_service_is_followed_to_its_end(
         **place(stack),
         deploymentConfiguration={
             "strategy": strategy,
-            "bakeTimeInMinutes": 1,
+            "bakeTimeInMinutes": 3,  # seconds here: long enough to be seen
             "deploymentCircuitBreaker": {"enable": True, "rollback": True},
             **({"canaryConfiguration": canary} if strategy == "CANARY" else {}),
         },
@@ -107,6 +108,59 @@ def test_the_deployment_strategy_of_the_service_is_followed_to_its_end(
     assert deploy(account, stack, two, log).digest == two.digest
     assert "BAKE_TIME" in log
     assert "version two" in said(account)
+
+
+def test_a_deployment_that_waits_for_an_approval_says_how_to_give_it_and_so_does_its_time_out(
+    account: Account, stack: EcsStack, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe, log = EcsService.deployment, Log()
+    hook = {"hookId": "hook-1", "targetType": "PAUSE", "status": "AWAITING_ACTION"}
+
+    def paused(service: EcsService, arn: str) -> Any:
+        return {**(describe(service, arn) or {}), "lifecycleHookDetails": [hook]}
+
+    monkeypatch.setattr(EcsService, "deployment", paused)
+    account.agent.hold(stack.service)
+    short = stack.model_copy(update={"timeout_seconds": 1})
+    with pytest.raises(DeployFailed, match="nobody continued it at its hook hook-1, and was stop"):
+        deploy(account, short, version("one"), log)
+    asked = [line for line in log if "continue-service-deployment" in line]
+    assert len(asked) == 1
+    assert "--hook-id hook-1 --action CONTINUE" in asked[0]
+
+
+def test_with_early_success_criteria_the_tasks_that_start_later_are_waited_for(
+    account: Account, stack: EcsStack, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "SETTLES_SECONDS", 0)
+    describe, running, looked = EcsService.describe, EcsService.running, list[int]()
+    early = {"earlySuccessCriteria": {"enable": True, "healthyPercent": 50}}
+
+    def few(service: EcsService) -> list[Any]:
+        looked.append(1)
+        return list(running(service)) if len(looked) > 3 else []
+
+    monkeypatch.setattr(EcsService, "running", few)
+    monkeypatch.setattr(
+        EcsService, "describe", lambda one: {**describe(one), "deploymentConfiguration": early}
+    )
+    one = version("one")
+    assert deploy(account, stack, one).digest == one.digest
+    assert len(looked) > 3
+
+
+def test_how_many_tasks_a_daemon_has_is_left_to_ecs(
+    account: Account, stack: EcsStack, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe = EcsService.describe
+    account.cloud.client("ecs").update_service(**place(stack), desiredCount=1)
+    monkeypatch.setattr(
+        EcsService, "describe", lambda one: {**describe(one), "schedulingStrategy": "DAEMON"}
+    )
+    one = version("one")
+    many = stack.model_copy(update={"least_tasks": 5})
+    assert deploy(account, many, one).digest == one.digest
+    assert service_of(account, stack)["desiredCount"] == 1
 
 
 # -- bad releases -----------------------------------------------------------------------------
@@ -180,6 +234,24 @@ def test_the_first_version_ever_may_crash_and_nothing_serves(
     assert service_of(account, stack)["desiredCount"] == 0
     assert deploy(account, stack, version("good")).digest
     assert service_of(account, stack)["desiredCount"] == 1
+
+
+def test_what_autoscaling_has_made_of_the_tasks_in_the_meantime_stays(
+    account: Account, stack: EcsStack, version: Version
+) -> None:
+    def scaled(line: str) -> None:
+        if "Registered" in line:
+            account.agent.hold(stack.service)
+        if "Deployment" in line and "IN_PROGRESS" in line:
+            ecs.update_service(**place(stack), desiredCount=2)
+            account.agent.release(stack.service)
+
+    ecs, old = account.cloud.client("ecs"), version("old")
+    deploy(account, stack, old)
+    ecs.update_service(**place(stack), desiredCount=0)
+    with pytest.raises(DeployFailed):
+        stack.deploy("aws-stage", version("new", needs="TOKEN"), account.registry(), scaled)
+    assert service_of(account, stack)["desiredCount"] == 2
 
 
 def test_a_deployment_that_takes_too_long_is_stopped_and_rolled_back(

@@ -4,14 +4,16 @@ import json
 import signal
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 import pytest
 
-from blocks.aws import EcsStack, verification
+from blocks.aws import EcsStack, rollout, verification
 from blocks.aws.ecs_service import EcsService
+from blocks.aws.following import Follower
 from deployments.provisioning import PROJECT
-from domain.errors import AwsUnavailable
+from domain.errors import DeployFailed
 from tests.aws.ecs_deploys import (
     Log,
     Version,
@@ -20,6 +22,7 @@ from tests.aws.ecs_deploys import (
     failed_deploy,
     revised,
     said,
+    service_of,
     updates,
     without_rollback,
 )
@@ -31,10 +34,7 @@ pytestmark = pytest.mark.engine
 _DEPLOY = """
 import json, sys
 from prefect_aws import AwsCredentials
-from blocks.aws import EcsStack, verification
-from blocks.aws.ecs_service import EcsService
-from deployments.provisioning import PROJECT
-from domain.errors import AwsUnavailable
+from blocks.aws import EcsStack
 from domain.image import PublishedImage
 given = json.load(sys.stdin)
 stack = EcsStack(**given["stack"])
@@ -88,6 +88,10 @@ def secrets_too(stack: EcsStack) -> dict[str, Any]:
     }
 
 
+def with_image(reference: str, definition: dict[str, Any]) -> None:
+    definition["containerDefinitions"][0]["image"] = reference
+
+
 def test_a_deployment_of_another_image_that_is_under_way_is_waited_for(
     account: Account, stack: EcsStack, version: Version
 ) -> None:
@@ -95,11 +99,7 @@ def test_a_deployment_of_another_image_that_is_under_way_is_waited_for(
     deploy(account, stack, version("old"))
     account.agent.hold(stack.service)
     quick = stack.model_copy(update={"timeout_seconds": 1})
-
-    def change(definition: dict[str, Any]) -> None:
-        definition["containerDefinitions"][0]["image"] = one.reference
-
-    revised(account, stack, change)
+    revised(account, stack, partial(with_image, one.reference))
     assert "still busy" in str(failed_deploy(account, quick, two))
     assert deployments(account, stack)[0]["status"] == "IN_PROGRESS"
     waiting = []
@@ -147,15 +147,78 @@ def test_a_service_that_is_set_to_the_image_but_does_not_run_it_is_deployed_to_a
     assert [d["status"] for d in deployments(account, stack)] == ["SUCCESSFUL"] * 2
 
 
-def test_a_forced_deployment_is_asked_for_once_even_if_the_answer_is_lost(
+def test_a_deployment_that_is_made_anew_is_one_however_often_it_is_asked_for(
     account: Account, stack: EcsStack, version: Version
 ) -> None:
     deploy(account, stack, version("old"))
     without_rollback(account, stack)
     new = version("new", needs="TOKEN")
     failed_deploy(account, stack, new)
+    before = len(deployments(account, stack))
     account.cloud.calls.clear()
     account.cloud.faults.throttle("ecs:UpdateService", 1)
-    with pytest.raises(AwsUnavailable):
-        deploy(account, stack, new)
-    assert updates(account) == 1
+    failed_deploy(account, stack, new)
+    assert updates(account) == 2
+    assert len(deployments(account, stack)) == before + 1
+
+
+def test_a_revision_that_somebody_has_deregistered_can_be_deployed_again(
+    account: Account, stack: EcsStack, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, log, running = version("one"), Log(), EcsService.running
+    deploy(account, stack, one)
+    revision = service_of(account, stack)["taskDefinition"]
+    account.cloud.client("ecs").deregister_task_definition(taskDefinition=revision)
+    monkeypatch.setattr(verification, "SETTLES_SECONDS", 0.3)
+    monkeypatch.setattr(
+        EcsService,
+        "running",
+        lambda service: running(service) if len(deployments(account, stack)) > 1 else [],
+    )
+    assert deploy(account, stack, one, log).digest == one.digest
+    assert service_of(account, stack)["taskDefinition"] != revision
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def killed(*_: object) -> None:
+    raise Killed
+
+
+def test_the_retry_of_a_first_deploy_that_was_killed_remembers_that_no_task_was_wanted(
+    account: Account, stack: EcsStack, version: Version
+) -> None:
+    crashing, log = version("new", needs="TOKEN"), Log()
+    account.agent.hold(stack.service)
+    with pytest.MonkeyPatch.context() as dying:
+        dying.setattr(rollout.Rollout, "_follow_to_success", killed)
+        with pytest.raises(Killed):
+            deploy(account, stack, crashing)
+    assert service_of(account, stack)["desiredCount"] == 1
+    account.agent.release(stack.service)
+    with pytest.raises(DeployFailed):
+        deploy(account, stack, crashing, log)
+    assert "following it" in log
+    assert service_of(account, stack)["desiredCount"] == 0
+
+
+def test_the_time_that_another_deployment_was_waited_for_is_not_taken_from_ones_own(
+    account: Account, stack: EcsStack, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, asked = version("one"), version("two"), list[float]()
+    follow = Follower.follow
+
+    def noted(follower: Follower, arn: str, seconds: float) -> Any:
+        asked.append(seconds)
+        account.agent.release(stack.service)
+        return follow(follower, arn, seconds)
+
+    deploy(account, stack, version("old"))
+    account.agent.hold(stack.service)
+    revised(account, stack, partial(with_image, one.reference))
+    monkeypatch.setattr(Follower, "follow", noted)
+    deploy(account, stack, two)
+    waited, own = asked
+    assert waited < own == stack.timeout_seconds

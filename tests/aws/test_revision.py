@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from blocks.aws.revision import container_to_replace, next_revision, serving_of
+from blocks.aws.revision import container_to_replace, next_revision, serving_of, tasks_before_of
 from domain.commit import Commit
 from domain.errors import StackUnusable
 from domain.image import PublishedImage
@@ -50,6 +50,22 @@ def test_only_the_image_and_the_commit_of_one_container_change() -> None:
         ],
     }
     assert current == definition("web", "sidecar")
+
+
+def test_how_many_tasks_were_wanted_is_remembered_until_the_next_deploy() -> None:
+    first = next_revision(definition("web"), "web", IMAGE, REGISTRABLE, tasks_before=0)
+    assert tasks_before_of(first, "web") == 0
+    second = next_revision(first, "web", IMAGE, REGISTRABLE)
+    assert tasks_before_of(second, "web") is None
+    (web,) = second["containerDefinitions"]
+    assert web["dockerLabels"] == {"a": "b", "samebits.commit": "a" * 40}
+
+
+@pytest.mark.parametrize("label", ["", "-1", "many", "1.5"])
+def test_a_label_that_is_no_number_of_tasks_says_nothing(label: str) -> None:
+    current = definition("web")
+    current["containerDefinitions"][0]["dockerLabels"] = {"samebits.tasks-before": label}
+    assert tasks_before_of(current, "web") is None
 
 
 def test_tags_that_aws_has_given_are_left_out_for_it_alone_may_give_them() -> None:

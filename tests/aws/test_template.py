@@ -202,6 +202,15 @@ def test_a_role_may_do_exactly_what_is_documented(made: Made, role: str, heading
     assert len(allowed) == len(set(allowed))
 
 
+def test_the_policy_of_a_role_for_cloudformation_is_the_documented_one() -> None:
+    policy = json.loads((ROOT / "examples" / "aws" / "cloudformation-role.json").read_text())
+    table = documented("Role for a CloudFormation stack")
+    assert sorted(actions(policy["Statement"])) == sorted(table)
+    for statement in policy["Statement"]:
+        if statement["Resource"] == "*":
+            assert statement["Action"] in ON_EVERYTHING
+
+
 @pytest.mark.parametrize("role", [*ROLES, "StageExecutionRole", "ProdExecutionRole"])
 def test_a_role_may_act_on_everything_only_where_aws_knows_nothing_smaller(
     made: Made, role: str
