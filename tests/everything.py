@@ -36,7 +36,7 @@ def main() -> int:
 
 
 class _Beside:
-    """Tests that run in a process of their own, and whose output is printed when they have ended."""
+    """Tests in a process of their own, whose output is printed once they have ended."""
 
     def __init__(self, tests: list[str], log: Path) -> None:
         self._log = log
