@@ -25,6 +25,7 @@ from tests.aws.service_tasks import Workshop
 
 _PAUSE_SECONDS = 0.1
 _MOST_WORKERS = 16
+_SETTLE_SECONDS = 1.0
 
 
 class EcsAgent:
@@ -37,16 +38,15 @@ class EcsAgent:
         *,
         name: str,
         speed: float = 10,
-        settle_seconds: float = 1,
         minute_seconds: float = 1,
     ) -> None:
         """`name` begins the name of all that is made on the engine, and is that of its network.
 
         Health checks come `speed` times as often as the task definition says. A task without one
-        runs well after `settle_seconds`. A minute of bake time lasts `minute_seconds`.
+        runs well after a second. A minute of bake time lasts `minute_seconds`.
         """
         self._host, self._credentials, self.name = docker_host, pull_credentials, name
-        self._speed, self._settle, self._minute = speed, settle_seconds, minute_seconds
+        self._speed, self._minute = speed, minute_seconds
         self.lock = threading.RLock()
         self.services: dict[str, ManagedService] = {}
         self._balancers: dict[str, Balancer] = {}
@@ -61,7 +61,7 @@ class EcsAgent:
             made.callback(self._engine.clean)
             self._engine.open()
             pool = made.enter_context(ThreadPoolExecutor(_MOST_WORKERS, "ecs-task"))
-            self._shop = Workshop(self._engine, pool, self._held, self._settle, self._minute)
+            self._shop = Workshop(self._engine, pool, self._held, _SETTLE_SECONDS, self._minute)
             made.callback(self._stop_all)
             thread = threading.Thread(target=self._work, name="ecs-agent")
             thread.start()

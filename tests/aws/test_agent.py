@@ -72,9 +72,7 @@ def moto() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def agent(docker_host: DockerHost, images: Images, moto: str, name: str) -> Iterator[EcsAgent]:
-    with EcsAgent(
-        docker_host, lambda: None, name=f"{name}-ecs", speed=20, settle_seconds=0.5
-    ) as running:
+    with EcsAgent(docker_host, lambda: None, name=f"{name}-ecs", speed=20) as running:
         yield running
 
 
@@ -473,6 +471,10 @@ Resources:
           Memory: 64
           PortMappings: [{ContainerPort: 8000}]
           Environment: [{Name: GREETING, Value: "true"}]
+          HealthCheck:
+            Command: [CMD-SHELL, wget -q -O /dev/null http://127.0.0.1:8000/health]
+            Interval: 5
+            StartPeriod: 200
   Service:
     Type: AWS::ECS::Service
     Properties:
