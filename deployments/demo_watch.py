@@ -67,8 +67,9 @@ class Watch:
         """The run of a commit on a branch, once it has ended; each step is said as it goes."""
         deadline = time.monotonic() + seconds
         said: set[tuple[str, str]] = set()
+        run: FlowRun | None = None
         while time.monotonic() < deadline:
-            run = await self._run_of(sha, branch)
+            run = await (self._client.read_flow_run(run.id) if run else self._run_of(sha, branch))
             if run and run.run_count >= attempt:
                 steps = await self._steps(run)
                 for step in steps:

@@ -90,6 +90,8 @@ def _created(cloud: Cloud, template: str) -> dict[str, str]:
         "RepositoryName": example.NAME,
         "WorkerPrincipal": f"arn:aws:iam::{cloud.account}:role/samebits-worker",
         "ExternalId": EXTERNAL_ID,
+        # It runs twice a second here: the template's own would start Python as often.
+        "HealthCheckCommand": "wget -q -O /dev/null http://127.0.0.1:8000/health",
         "VpcId": vpc,
         "SubnetIds": ",".join(subnet["SubnetId"] for subnet in subnets[:2]),
     }

@@ -6,6 +6,7 @@ Against the stand-in for AWS: the role's policy is enforced, the tasks really ru
 from typing import Any
 
 import pytest
+from cfnlint import decode
 
 from blocks.aws import EcsStack, rollout, verification
 from blocks.aws.ecs_service import EcsService
@@ -24,7 +25,7 @@ from tests.aws.ecs_deploys import (
     set_to,
     without_rollback,
 )
-from tests.aws.stacks import Account
+from tests.aws.stacks import EXAMPLES, Account
 
 pytestmark = pytest.mark.engine
 
@@ -87,6 +88,23 @@ def test_the_rest_of_the_task_definition_stays_as_the_operator_made_it(
     revised(account, stack, change)
     deploy(account, stack, version("two", needs="TOKEN"))
     assert "version two" in said(account)
+
+
+def test_the_templates_own_health_check_finds_the_example_healthy(
+    account: Account, stack: EcsStack, version: Version
+) -> None:
+    template, _ = decode.decode(str(EXAMPLES / "template.yaml"))
+    command = template["Parameters"]["HealthCheckCommand"]["Default"]
+
+    def change(definition: dict[str, Any]) -> None:
+        definition["containerDefinitions"][0]["healthCheck"]["command"] = ["CMD-SHELL", command]
+
+    revised(account, stack, change)
+    one = version("one")
+    assert deploy(account, stack, one).digest == one.digest
+    tasks = account.cloud.client("ecs").list_tasks(cluster=stack.cluster)["taskArns"]
+    told = account.cloud.client("ecs").describe_tasks(cluster=stack.cluster, tasks=tasks)
+    assert [task["healthStatus"] for task in told["tasks"]] == ["HEALTHY"]
 
 
 @pytest.mark.parametrize("strategy", ["BLUE_GREEN", "CANARY"])
