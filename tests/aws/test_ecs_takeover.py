@@ -130,18 +130,25 @@ def test_a_deployment_that_ecs_lists_but_does_not_describe_yet_is_followed(
     assert len(asked) > 2
 
 
-def test_a_service_that_is_set_to_the_image_but_does_not_run_it_is_deployed_to_again(
-    account: Account, stack: EcsStack, version: Version, monkeypatch: pytest.MonkeyPatch
+def no_task_runs_before_the_next_deployment(
+    account: Account, stack: EcsStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, log, running = version("one"), Log(), EcsService.running
-    deploy(account, stack, one)
-    # What ran well after the deployment need not do so for ever.
+    """What ran well after a deployment need not do so for ever."""
+    running, before = EcsService.running, len(deployments(account, stack))
     monkeypatch.setattr(verification, "SETTLES_SECONDS", 0.3)
     monkeypatch.setattr(
         EcsService,
         "running",
-        lambda service: running(service) if len(deployments(account, stack)) > 1 else [],
+        lambda service: running(service) if len(deployments(account, stack)) > before else [],
     )
+
+
+def test_a_service_that_is_set_to_the_image_but_does_not_run_it_is_deployed_to_again(
+    account: Account, stack: EcsStack, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, log = version("one"), Log()
+    deploy(account, stack, one)
+    no_task_runs_before_the_next_deployment(account, stack, monkeypatch)
     assert deploy(account, stack, one, log).digest == one.digest
     assert "does not run well, so it is deployed again: 0 of its 1 tasks run." in log
     assert [d["status"] for d in deployments(account, stack)] == ["SUCCESSFUL"] * 2
@@ -165,17 +172,12 @@ def test_a_deployment_that_is_made_anew_is_one_however_often_it_is_asked_for(
 def test_a_revision_that_somebody_has_deregistered_can_be_deployed_again(
     account: Account, stack: EcsStack, version: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, log, running = version("one"), Log(), EcsService.running
+    one = version("one")
     deploy(account, stack, one)
     revision = service_of(account, stack)["taskDefinition"]
     account.cloud.client("ecs").deregister_task_definition(taskDefinition=revision)
-    monkeypatch.setattr(verification, "SETTLES_SECONDS", 0.3)
-    monkeypatch.setattr(
-        EcsService,
-        "running",
-        lambda service: running(service) if len(deployments(account, stack)) > 1 else [],
-    )
-    assert deploy(account, stack, one, log).digest == one.digest
+    no_task_runs_before_the_next_deployment(account, stack, monkeypatch)
+    assert deploy(account, stack, one).digest == one.digest
     assert service_of(account, stack)["taskDefinition"] != revision
 
 
