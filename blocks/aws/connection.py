@@ -1,8 +1,10 @@
 """Connections to AWS with the role of a credentials block, made anew for each step."""
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import botocore.loaders
 import botocore.session
 from botocore.config import Config
 from botocore.credentials import (
@@ -92,7 +94,7 @@ class Aws:
                 hint="Fill in aws_access_key_id and aws_secret_access_key; better, leave both "
                 "empty and give the worker's machine an IAM role.",
             )
-        session = botocore.session.get_session()
+        session = _session()
         # A machine's own role comes from its metadata service, which is away now and then.
         session.set_config_variable("metadata_service_num_attempts", _METADATA_ATTEMPTS)
         return boto3.Session(
@@ -105,7 +107,7 @@ class Aws:
         )
 
     def _assumed(self) -> boto3.Session:
-        session = botocore.session.get_session()
+        session = _session()
         resolver = CredentialResolver([_AssumedRole(self._refresher())])
         session.register_component("credential_provider", resolver)
         return boto3.Session(botocore_session=session, region_name=self._credentials.region_name)
@@ -118,6 +120,19 @@ class Aws:
         }
         sts = self._base().client("sts", **self._parameters())
         return create_assume_role_refresher(sts, role | own)
+
+
+def _session() -> botocore.session.Session:
+    """A session of its own, which shares with the others only what the SDK ships: that is large."""
+    session = botocore.session.get_session()
+    session.register_component("data_loader", _loader())
+    return session
+
+
+@cache
+def _loader() -> Any:
+    data_path = botocore.session.get_session().get_config_variable("data_path")
+    return botocore.loaders.create_loader(data_path)
 
 
 class _AssumedRole(CredentialProvider):
