@@ -3,7 +3,8 @@
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from blocks.engine import DockerHost, Engine
@@ -48,6 +49,17 @@ def start_engine(environment: Mapping[str, str], log: Path) -> Child | None:
     child = Child("dockerd", [program], environment, log)
     child.wait_until(engine_answers, 60)
     return child
+
+
+@contextmanager
+def running_engine(log: Path) -> Iterator[None]:
+    """An engine for as long as the block lasts; only one that was started here ends with it."""
+    child = start_engine(dict(os.environ), log)
+    try:
+        yield
+    finally:
+        if child:
+            child.stop(30)
 
 
 if __name__ == "__main__":

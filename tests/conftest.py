@@ -1,6 +1,5 @@
 """What tests share: a real engine, a real registry, a real git repository, free ports."""
 
-import os
 import socket
 import uuid
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from blocks.engine import DockerHost, Engine, Service
 from blocks.registry import Registry
 from blocks.repository import GitHubRepository
 from deployments import example, host_images
-from deployments.engine_start import start_engine
+from deployments.engine_start import running_engine
 from deployments.settings import SystemSettings
 from domain.errors import RegistryUnavailable, SamebitsError
 from tests.slack import EmulatorMissing, Slack, running_slack
@@ -41,15 +40,10 @@ def name() -> str:
 @pytest.fixture(scope="session")
 def docker_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerHost]:
     """A running engine; started here, and ended, where none answers."""
-    log = tmp_path_factory.mktemp("engine") / "dockerd.log"
-    child = start_engine(dict(os.environ), log)
-    try:
+    with running_engine(tmp_path_factory.mktemp("engine") / "dockerd.log"):
         with Engine(DockerHost()) as engine:
             host_images.ensure_images(engine)
         yield DockerHost()
-    finally:
-        if child:
-            child.stop(30)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 usage: python -m tests.everything
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from blocks.engine import DockerHost, Engine
 from deployments import host_images
-from deployments.engine_start import start_engine
+from deployments.engine_start import running_engine
 from domain.errors import SamebitsError
 
 PYTEST = [sys.executable, "-m", "pytest", "--durations=5"]
@@ -22,17 +21,12 @@ BESIDE = (["tests/aws"], ["tests/blocks", "tests/deployments"])
 
 def main() -> int:
     """Run them; returns 0 only if all of them passed."""
-    with tempfile.TemporaryDirectory() as folder:
-        engine = start_engine(dict(os.environ), Path(folder, "dockerd.log"))
-        try:
-            with Engine(DockerHost()) as connection:
-                host_images.ensure_images(connection)
-            beside = [_Beside(tests, Path(folder, f"beside-{n}")) for n, tests in enumerate(BESIDE)]
-            codes = [subprocess.run([*PYTEST, "tests/e2e"], check=False).returncode]
-            codes += [one.wait() for one in beside]
-        finally:
-            if engine:
-                engine.stop(30)
+    with tempfile.TemporaryDirectory() as folder, running_engine(Path(folder, "dockerd.log")):
+        with Engine(DockerHost()) as connection:
+            host_images.ensure_images(connection)
+        beside = [_Beside(tests, Path(folder, f"beside-{n}")) for n, tests in enumerate(BESIDE)]
+        codes = [subprocess.run([*PYTEST, "tests/e2e"], check=False).returncode]
+        codes += [one.wait() for one in beside]
     return max(codes, key=abs)
 
 

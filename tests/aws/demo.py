@@ -9,6 +9,7 @@ from pathlib import Path
 
 from blocks.engine import DockerHost
 from deployments.demo import run_demo
+from deployments.engine_start import running_engine
 from deployments.settings import read_settings
 from domain.errors import SamebitsError
 from tests.aws.stacks import aws_stacks
@@ -20,12 +21,14 @@ def main() -> bool:
     with tempfile.TemporaryDirectory(prefix="samebits-") as home:
         own = {"home": Path(home), "name": "samebits-aws-demo"}
         settings = read_settings().model_copy(update=own)
-        try:
-            held = run_demo(settings, aws_stacks)
-            print("It was played on a stand-in for AWS, of which nothing is left: docs/aws.md.")
-            return held
-        finally:
-            remove_system(DockerHost(), settings)
+        # What the system leaves is removed by the engine, which must not end with the system.
+        with running_engine(Path(home, "dockerd.log")):
+            try:
+                held = run_demo(settings, aws_stacks)
+            finally:
+                remove_system(DockerHost(), settings)
+        print("It was played on a stand-in for AWS, of which nothing is left: docs/aws.md.")
+        return held
 
 
 if __name__ == "__main__":
