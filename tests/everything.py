@@ -25,8 +25,11 @@ def main() -> int:
         with Engine(DockerHost()) as connection:
             host_images.ensure_images(connection)
         beside = [_Beside(tests, Path(folder, f"beside-{n}")) for n, tests in enumerate(BESIDE)]
-        codes = [subprocess.run([*PYTEST, "tests/e2e"], check=False).returncode]
-        codes += [one.wait() for one in beside]
+        codes = list[int]()
+        try:
+            codes.append(subprocess.run([*PYTEST, "tests/e2e"], check=False).returncode)
+        finally:  # they need the engine to their end, also where this is interrupted
+            codes += [one.wait() for one in beside]
     return max(codes, key=abs)
 
 

@@ -6,9 +6,11 @@ Source: https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_Operations
 import base64
 import binascii
 import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -142,7 +144,7 @@ class EcrRegistry(ImageRegistry, Block):
         scan = self._scan(image)
         if self.refuse_severity is None:
             return
-        scan = self._once_over(image, scan)
+        scan = self._once_over(image, scan, log)
         if not scan.done:
             raise VulnerableImage(
                 f"ECR has no scan of {image.reference}: {scan.state}.",
@@ -162,17 +164,19 @@ class EcrRegistry(ImageRegistry, Block):
                     for f in findings.worst(self.refuse_severity)[:_MOST_TOLD]
                 ],
             )
-        doubt = ", though ECR names no time of it" if scan.bare else ""
-        log(f"The scan is complete{doubt}, with {findings.summary}: admitted")
+        log(f"The scan is complete, with {findings.summary}: admitted")
 
-    def _once_over(self, image: PublishedImage, scan: Scan) -> Scan:
-        """The scan when it has come to its end, or after scan_timeout_seconds."""
-        started = time.monotonic()
-        doubted = started + min(self.scan_timeout_seconds, _BARE_SECONDS)
-        deadline = started + self.scan_timeout_seconds
-        while not scan.over or scan.bare:
-            if time.monotonic() >= (doubted if scan.bare else deadline):
-                break
+    def _once_over(self, image: PublishedImage, scan: Scan, log: Log) -> Scan:
+        """The scan when it has come to its end, or after scan_timeout_seconds.
+
+        One that stays bare is taken for that of a clean image, which may never look otherwise.
+        """
+        deadline, bare_since = time.monotonic() + self.scan_timeout_seconds, math.inf
+        while not scan.over and (now := time.monotonic()) < deadline:
+            bare_since = min(bare_since, now) if scan.bare else math.inf
+            if now - bare_since >= _BARE_SECONDS:
+                log(f"For {_BARE_SECONDS:g} s ECR has said: {scan.state}; taken for nothing found")
+                return replace(scan, bare=False)
             time.sleep(_POLL_SECONDS)
             scan = self._scan(image)
         return scan
@@ -180,7 +184,7 @@ class EcrRegistry(ImageRegistry, Block):
     def findings(self, image: PublishedImage) -> Findings | None:
         """What the scan has found by now; None where ECR has no result."""
         scan = self._scan(image)
-        return scan.findings if scan.done and not scan.bare else None
+        return scan.findings if scan.done else None
 
     def _scan(self, image: PublishedImage) -> Scan:
         """The scan of an image by now."""

@@ -202,6 +202,11 @@ class EcsService:
                 raise
 
 
+def is_daemon(service: Description) -> bool:
+    """Whether it has a task on each instance, so that nobody may say how many it wants."""
+    return bool(service.get("schedulingStrategy") == "DAEMON")
+
+
 def rollout_state(service: Description) -> str:
     """What ECS says of the service's own revision: COMPLETED, IN_PROGRESS, FAILED or nothing."""
     states = [d.get("rolloutState") for d in service["deployments"] if d["status"] == "PRIMARY"]

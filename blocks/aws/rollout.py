@@ -6,7 +6,7 @@ Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-depl
 
 import time
 
-from blocks.aws.ecs_service import Description, EcsService, rollout_state
+from blocks.aws.ecs_service import Description, EcsService, is_daemon, rollout_state
 from blocks.aws.failure import deploy_failed
 from blocks.aws.following import (
     APPEARS_SECONDS,
@@ -129,8 +129,7 @@ class Rollout:
 
     def _tasks_to_want(self, service: Description) -> int | None:
         """How many tasks to ask for; None where the service wants enough, or ECS decides that."""
-        daemon = service.get("schedulingStrategy") == "DAEMON"
-        if daemon or service["desiredCount"] >= self._least_tasks:
+        if is_daemon(service) or service["desiredCount"] >= self._least_tasks:
             return None
         self._tasks_before = service["desiredCount"]
         self._log(f"{self._service} wants {self._tasks_before} tasks: made {self._least_tasks}")

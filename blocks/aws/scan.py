@@ -41,16 +41,18 @@ class Scan:
     @property
     def done(self) -> bool:
         """Whether it has found what there is."""
-        return self.status in _DONE
+        return self.status in _DONE and not self.bare
 
     @property
     def over(self) -> bool:
         """Whether waiting changes nothing any more."""
-        return self.status not in _UNDER_WAY
+        return self.status not in _UNDER_WAY and not self.bare
 
     @property
     def state(self) -> str:
         """Its status and why, in words."""
+        if self.bare:
+            return f"{self.status}, but without a finding, a count or a time"
         reason = f" ({one_line(self.reason, 300).rstrip('.')})" if self.reason else ""
         return f"{self.status or 'none was started'}{reason}"
 

@@ -3,7 +3,7 @@
 import time
 from typing import NamedTuple
 
-from blocks.aws.ecs_service import Description, EcsService, rollout_state
+from blocks.aws.ecs_service import Description, EcsService, is_daemon, rollout_state
 from domain.errors import DeployFailed, SamebitsError
 from domain.image import PublishedImage, Serving
 
@@ -100,9 +100,7 @@ def _wrong(
     for task in tasks:
         if wrong := _wrong_task(service, task, set_to, image):
             return wrong
-    # How many tasks a daemon has is how many instances there are.
-    daemon = now.get("schedulingStrategy") == "DAEMON"
-    wanted = max(now["desiredCount"], 1 if daemon else least_tasks)
+    wanted = max(now["desiredCount"], 1 if is_daemon(now) else least_tasks)
     if len(tasks) < wanted:
         return _Wrong(f"{len(tasks)} of its {wanted} tasks run.")
     if (state := rollout_state(now)) not in ("", "COMPLETED"):

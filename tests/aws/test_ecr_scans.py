@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -25,6 +26,13 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.engine
 
 LOOKS = "ecr:DescribeImageScanFindings"
+DIGEST = f"sha256:{'1' * 64}"
+IMAGE = PublishedImage(
+    commit=Commit(repository="hello", branch="master", sha="a" * 40),
+    image_id=DIGEST,
+    repository="r/hello",
+    digest=DIGEST,
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +61,12 @@ def looks(account: Account) -> int:
 
 def refused(scan: Scan, limit: Severity) -> list[str]:
     """The log of the refusal of an image with this scan."""
-    digest = f"sha256:{'1' * 64}"
-    commit = Commit(repository="hello", branch="master", sha="a" * 40)
-    image = PublishedImage(commit=commit, image_id=digest, repository="r/hello", digest=digest)
     registry = EcrRegistry(credentials=AwsCredentials(), refuse_severity=limit)
     with (
         patch.object(EcrRegistry, "_scan", lambda *_: scan),
         pytest.raises(VulnerableImage) as error,
     ):
-        registry.admit(image, print)
+        registry.admit(IMAGE, print)
     return list(error.value.log)
 
 
@@ -152,16 +157,57 @@ def test_a_scan_that_is_complete_before_it_has_its_findings_is_waited_for(
         admitted(account, image, refuse_severity=Severity.CRITICAL)
 
 
-def test_a_scan_that_stays_bare_is_not_waited_for_for_ever_and_the_log_says_so(
-    account: Account, image: PublishedImage, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The room's time, which passes only while it waits; the last one is now."""
+    times = [0.0]
+    waits = SimpleNamespace(
+        monotonic=lambda: times[-1], sleep=lambda seconds: times.append(times[-1] + seconds)
+    )
+    monkeypatch.setattr(ecr, "time", waits)
+    monkeypatch.setattr(ecr, "_POLL_SECONDS", 1)
+    return times
+
+
+def room(monkeypatch: pytest.MonkeyPatch, clock: list[float], *looks: tuple[float, Scan]) -> Any:
+    """A registry that refuses CRITICAL; its scan is each of these, from that second on."""
+
+    def scan(*_: object) -> Scan:
+        return [one for since, one in looks if since <= clock[-1]][-1]
+
+    monkeypatch.setattr(EcrRegistry, "_scan", scan)
+    return EcrRegistry(credentials=AwsCredentials(), refuse_severity=Severity.CRITICAL)
+
+
+UNDER_WAY, DOUBTFUL = Scan("IN_PROGRESS"), Scan("COMPLETE", bare=True)
+CRITICAL = Scan("COMPLETE", findings=Findings(counts={"CRITICAL": 1}))
+
+
+def test_a_scan_that_is_bare_after_a_long_wait_is_still_doubted(
+    monkeypatch: pytest.MonkeyPatch, clock: list[float]
 ) -> None:
-    monkeypatch.setattr(ecr, "_BARE_SECONDS", 0.1)
-    account.cloud.set_answer(example.NAME, image.digest, BARE)
-    told = admitted(account, image, refuse_severity=Severity.CRITICAL)
-    assert told == [
-        "The scan is complete, though ECR names no time of it, with nothing found: admitted"
-    ]
-    assert looks(account) > 1
+    registry = room(monkeypatch, clock, (0, UNDER_WAY), (200, DOUBTFUL), (230, CRITICAL))
+    with pytest.raises(VulnerableImage, match="found 1 critical"):
+        registry.admit(IMAGE, print)
+
+
+def test_a_scan_that_stays_bare_is_taken_for_a_clean_one_after_a_minute_and_the_log_says_so(
+    monkeypatch: pytest.MonkeyPatch, clock: list[float]
+) -> None:
+    log = list[str]()
+    room(monkeypatch, clock, (0, UNDER_WAY), (100, DOUBTFUL)).admit(IMAGE, log.append)
+    assert clock[-1] == 160
+    assert "but without a finding, a count or a time; taken for nothing found" in log[0]
+    assert log[1:] == ["The scan is complete, with nothing found: admitted"]
+
+
+def test_a_scan_that_is_still_doubted_when_the_time_is_over_is_no_result(
+    monkeypatch: pytest.MonkeyPatch, clock: list[float]
+) -> None:
+    registry = room(monkeypatch, clock, (0, UNDER_WAY), (290, DOUBTFUL))
+    with pytest.raises(VulnerableImage, match=r"no scan of .*: COMPLETE, but without a finding"):
+        registry.admit(IMAGE, print)
+    assert clock[-1] == 300
 
 
 @pytest.mark.parametrize("status", [None, "IN_PROGRESS", "FAILED", "COMPLETE"])
