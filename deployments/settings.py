@@ -47,6 +47,18 @@ class SystemSettings(BaseSettings):
     stage_port: int = Field(default=8081, description="Port of the example's stack stage")
     prod_port: int = Field(default=8082, description="Port of the example's stack prod")
     runs_at_once: int = Field(default=2, ge=1, description="Most runs at a time")
+    reconcile_seconds: float = Field(
+        default=180, gt=0, description="How often the branches' heads are asked of git itself"
+    )
+    keep_days: float = Field(
+        default=30, gt=0, description="How long deliveries, and images of ended runs, are kept"
+    )
+    restarts: int = Field(
+        default=2, ge=0, description="How often a run that a power cut ended is started again"
+    )
+    least_free_mib: int = Field(
+        default=2048, ge=0, description="Free space in MiB below which no build starts"
+    )
 
     @property
     def api_url(self) -> str:

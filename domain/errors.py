@@ -101,6 +101,10 @@ class DiskFull(SamebitsError):
     """No space is left where the engine or this system writes."""
 
 
+class DiskLow(SamebitsError):
+    """Less space is free than a new build is to find."""
+
+
 class DockerfileMissing(SamebitsError):
     """The commit has no Dockerfile where the settings say."""
 
@@ -191,6 +195,23 @@ class SwitchFailed(SamebitsError):
 
 class StackUnusable(SamebitsError):
     """A stack that cannot be deployed to as it stands: it is not there, or its block is unclear."""
+
+
+class Superseded(SamebitsError):
+    """A commit that gives way: a newer one serves, or its branch has moved on."""
+
+    def __init__(self, what: str, *, by: str, why: str = "", hint: str = "") -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.by = by
+        """The SHA that it gives way to"""
+
+
+class Overtaken(SamebitsError):
+    """A later deploy has taken the turn on the stack: this one may not touch it any more."""
+
+
+class ReasonMissing(SamebitsError):
+    """A redeploy that goes back in git's history, without a reason."""
 
 
 class UnknownStack(SamebitsError):

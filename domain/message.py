@@ -23,6 +23,7 @@ class Status(StrEnum):
     CACHED = "cached"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    SUPERSEDED = "superseded"
     CRASHED = "crashed"
 
     @property
@@ -38,6 +39,7 @@ _SIGNS = {
     Status.CACHED: "♻️",
     Status.FAILED: "❌",
     Status.CANCELLED: "⛔",
+    Status.SUPERSEDED: "⏭️",
     Status.CRASHED: "💥",
 }
 _COLOURS = {
@@ -45,6 +47,7 @@ _COLOURS = {
     Status.FAILED: "#e01e5a",
     Status.CRASHED: "#e01e5a",
     Status.CANCELLED: "#8d8d8d",
+    Status.SUPERSEDED: "#8d8d8d",
 }
 
 

@@ -67,3 +67,7 @@ class Settings(BaseModel):
 
     build: BuildSettings = Field(default_factory=BuildSettings)
     test: TestSettings = Field(default_factory=TestSettings)
+    supersede: bool = Field(
+        default=True,
+        description="Whether a newer push cancels this branch's runs that have not begun to deploy",
+    )
