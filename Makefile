@@ -22,6 +22,9 @@ endif
 test: setup check  ## run every test
 	@$(RUN) python -m tests.everything
 
+faults: setup  ## run the full fault suite, and write .integrations/faults.json; TESTS=tests/blocks: a part
+	@$(RUN) python -m tests.faults $(TESTS)
+
 check: .venv/ready  ## ruff, mypy, import-linter and the fast tests
 	@$(RUN) ruff format --check --quiet .
 	@$(RUN) ruff check --quiet .
@@ -36,10 +39,11 @@ clean:  ## remove the environment and the tools, not the data
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/ready: pyproject.toml uv.lock $(UV)
-	@$(UV) sync --locked --quiet
+# Compiled once: where Python may write no bytecode, each process would compile Prefect anew, 3 s long.
+	@$(UV) sync --locked --quiet --compile-bytecode
 	@touch $@
 
 $(UV):
 	@scripts/uv .tools/uv
 
-.PHONY: help setup up demo test check apply clean
+.PHONY: help setup up demo test faults check apply clean

@@ -18,6 +18,8 @@ from domain.errors import RegistryUnavailable, SamebitsError
 from tests.slack import EmulatorMissing, Slack, running_slack
 from tests.waiting import wait_until
 
+pytest_plugins = ["tests.fault_plugin"]
+
 
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody listens on."""
