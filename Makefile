@@ -38,8 +38,9 @@ apply: .venv/ready  ## apply prefect.yaml to the running system
 clean:  ## remove the environment and the tools, not the data
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.venv/ready: pyproject.toml uv.lock $(UV)
-# Compiled once: where Python may write no bytecode, each process would compile Prefect anew, 3 s long.
+# Bytecode is compiled here, once: where PYTHONDONTWRITEBYTECODE is set, as in many images, each
+# process would else compile Prefect anew, which takes 3 s.
+.venv/ready: pyproject.toml uv.lock Makefile $(UV)
 	@$(UV) sync --locked --quiet --compile-bytecode
 	@touch $@
 
