@@ -15,7 +15,8 @@ from deployments import example, host_images
 from deployments.engine_start import running_engine
 from deployments.settings import SystemSettings
 from domain.errors import RegistryUnavailable, SamebitsError
-from tests.slack import EmulatorMissing, Slack, running_slack
+from tests.npm import NpmMissing
+from tests.slack import Slack, running_slack
 from tests.waiting import wait_until
 
 pytest_plugins = ["tests.fault_plugin"]
@@ -168,7 +169,7 @@ def running_channel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slack]
     try:
         with running_slack(tmp_path_factory.mktemp("slack")) as slack:
             yield slack
-    except EmulatorMissing as error:
+    except NpmMissing as error:
         pytest.skip(f"the Slack emulator cannot run: {error}")
 
 

@@ -5,9 +5,7 @@
 
 import json
 import os
-import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,46 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from filelock import FileLock
 from pydantic import SecretStr
 
 from blocks.channel import SlackChannel
 from deployments.processes import Child
+from tests import npm
 
-_ROOT = Path(__file__).parent.parent
-_LOCKED = Path(__file__).parent / "emulator"
-_INSTALLED = _ROOT / ".tools" / "emulator"
 TOKEN = "xoxb-token-of-the-tests"
 CHANNEL = "integration"
-
-
-class EmulatorMissing(Exception):
-    """The emulator cannot be installed here."""
-
-
-def install(folder: Path = _INSTALLED) -> Path:
-    """Install what the lock file names, once; returns the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        wanted = (_LOCKED / "package-lock.json").read_text()
-        done = folder / "installed.json"
-        if done.exists() and done.read_text() == wanted:
-            return folder
-        if not shutil.which("npm"):
-            raise EmulatorMissing("npm is missing; it comes with Node, from https://nodejs.org")
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(_LOCKED / name, folder)
-        npm = subprocess.run(
-            ["npm", "ci", "--no-audit", "--no-fund"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if npm.returncode:
-            raise RuntimeError(f"npm ci ended with {npm.returncode}:\n{npm.stdout}{npm.stderr}")
-        done.write_text(wanted)
-    return folder
 
 
 @dataclass(frozen=True)
@@ -94,10 +60,9 @@ class Slack:
 @contextmanager
 def running_slack(folder: Path) -> Iterator[Slack]:
     """A Slack that ends with the block; its log and seed lie in `folder`."""
-    installed = install()
+    node_modules = npm.install("emulator")
     seed, port = folder / "slack.json", _free_port()
     seed.write_text(json.dumps(_SEED))
-    node_modules = installed / "node_modules"
     argv = [
         str(node_modules / "node" / "bin" / "node"),
         str(node_modules / "emulate" / "dist" / "index.js"),
@@ -144,4 +109,4 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":
-    print(install())
+    print(npm.install("emulator"))
