@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from domain.errors import DiskFull
@@ -29,6 +30,7 @@ CREATE TABLE IF NOT EXISTS deliveries (
     run_id TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS waiting ON deliveries (number) WHERE state = 'waiting';
+CREATE INDEX IF NOT EXISTS of_branch ON deliveries (repository, branch, number);
 CREATE TABLE IF NOT EXISTS told (
     run_id TEXT PRIMARY KEY,
     reference TEXT NOT NULL,
@@ -132,6 +134,29 @@ class Inbox:
             row = db.execute("SELECT count(*) FROM deliveries WHERE state = 'waiting'").fetchone()
         return int(row[0])
 
+    def waiting_since(self) -> datetime | None:
+        """When the oldest delivery came that has no run yet; None where none waits."""
+        return self._time("SELECT min(received) FROM deliveries WHERE state = 'waiting'")
+
+    def last_delivery(self, repository: str) -> datetime | None:
+        """When a webhook last told of a repository."""
+        return self._time(
+            "SELECT max(received) FROM deliveries WHERE repository = ? AND id NOT LIKE 'look:%'",
+            repository,
+        )
+
+    def last_found(self, repository: str) -> datetime | None:
+        """When the reconciler last found a push of a repository that had no run."""
+        return self._time(
+            "SELECT max(received) FROM deliveries WHERE repository = ? AND id LIKE 'look:%'",
+            repository,
+        )
+
+    def _time(self, query: str, *values: object) -> datetime | None:
+        with self._open() as db:
+            (seconds,) = db.execute(query, values).fetchone()
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
     def waiting(self, limit: int = 100) -> list[Delivery]:
         """The deliveries that have no run yet, oldest first."""
         return self._select("WHERE state = 'waiting' ORDER BY number LIMIT ?", limit)
@@ -139,6 +164,16 @@ class Inbox:
     def latest(self, limit: int = 20) -> list[Delivery]:
         """The last deliveries, newest first."""
         return self._select("ORDER BY number DESC LIMIT ?", limit)
+
+    def last_sha(self, repository: str, branch: str) -> str:
+        """The commit of a branch's last delivery; empty for none. It may have come late."""
+        with self._open() as db:
+            row = db.execute(
+                "SELECT sha FROM deliveries WHERE repository = ? AND branch = ? "
+                "ORDER BY number DESC LIMIT 1",
+                (repository, branch),
+            ).fetchone()
+        return str(row[0]) if row else ""
 
     def settle(self, delivery_id: str, state: str, reason: str = "", run_id: str = "") -> None:
         """Write down what became of a delivery."""
