@@ -1,0 +1,43 @@
+"""The process of a run: it ends with its worker, so that no orphan builds, tests or deploys on."""
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+WORKER_PID = "SAMEBITS_WORKER_PID"
+"""The variable by which a worker tells the processes of its runs who it is"""
+
+_RUN_ID = "PREFECT__FLOW_RUN_ID"
+_PR_SET_PDEATHSIG = 1
+
+
+def end_with_worker() -> None:
+    """Have the kernel kill this process when its worker dies; only Linux can do so.
+
+    Called early by each process that imports the flows. It does nothing but in the process of a
+    run that `samebits work` has started. Prefect's worker starts these from its main thread: the
+    signal comes with the end of the thread that forked, not of the process.
+    """
+    worker = os.environ.get(WORKER_PID, "")
+    if sys.platform != "linux" or _RUN_ID not in os.environ or not worker.isdecimal():
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if int(worker) not in _ancestors():  # it died before the kernel was told
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _ancestors() -> list[int]:
+    """The parent of this process, its parent, and so on."""
+    found: list[int] = []
+    parent = os.getppid()
+    while parent and parent not in found:
+        found.append(parent)
+        try:
+            # The name in brackets may hold anything, also blanks and brackets.
+            stat = Path(f"/proc/{parent}/stat").read_text()
+        except OSError:
+            break
+        parent = int(stat.rpartition(")")[2].split()[1])
+    return found
