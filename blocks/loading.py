@@ -13,6 +13,7 @@ from domain.errors import UnknownBlock
 from domain.names import one_line
 
 AnyBlock = TypeVar("AnyBlock", bound=Block)
+_PAGE = 200
 log = logging.getLogger("samebits.blocks")
 
 
@@ -83,6 +84,18 @@ async def load_all(client: PrefectClient, kind: type[AnyBlock]) -> dict[str, Any
         except ValueError as error:
             log.error("block %s: %s", document.name, one_line(str(error), 200))  # noqa: TRY400
     return found
+
+
+async def block_names(client: PrefectClient, kind: type[Block]) -> set[str]:
+    """The names of every block of a kind, also of those that cannot be read."""
+    names: list[str] = []
+    while True:
+        page = await client.read_block_documents_by_type(
+            kind.get_block_type_slug(), offset=len(names), limit=_PAGE
+        )
+        names += [document.name or "" for document in page]
+        if len(page) < _PAGE:
+            return set(names)
 
 
 def _broken(slug: str, name: str, error: Exception) -> UnknownBlock:

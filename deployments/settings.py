@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from blocks.home import data_home
+from blocks.home import KEEP_DAYS, LEAST_FREE_MIB, data_home
 from domain.errors import BadInput, explained
 
 
@@ -51,13 +51,15 @@ class SystemSettings(BaseSettings):
         default=180, gt=0, description="How often the branches' heads are asked of git itself"
     )
     keep_days: float = Field(
-        default=30, gt=0, description="How long deliveries, and images of ended runs, are kept"
+        default=KEEP_DAYS,
+        gt=0,
+        description="How long deliveries, and images of ended runs, are kept",
     )
     restarts: int = Field(
         default=2, ge=0, description="How often a run that a power cut ended is started again"
     )
     least_free_mib: int = Field(
-        default=2048, ge=0, description="Free space in MiB below which no build starts"
+        default=LEAST_FREE_MIB, ge=0, description="Free space in MiB below which no build starts"
     )
 
     @property

@@ -10,6 +10,11 @@ from domain.commit import Commit
 from domain.errors import ImageChanged
 from domain.names import checked_digest
 
+SOURCE_LABEL = "org.opencontainers.image.source"
+REVISION_LABEL = "org.opencontainers.image.revision"
+KEY_LABEL = "samebits.build"
+"""The label with what an image was built from, see `BuildSettings.key`."""
+
 Digest = Annotated[str, AfterValidator(checked_digest)]
 
 

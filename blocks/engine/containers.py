@@ -136,7 +136,10 @@ class Containers(Connection):
         """The containers that carry these labels, oldest first."""
         wanted = [f"{name}={value}" for name, value in labels.items()]
         with engine_faults("listing containers"):
-            found = self._docker.containers.list(all=True, filters={"label": wanted})
+            # Others may remove one while it is looked at.
+            found = self._docker.containers.list(
+                all=True, filters={"label": wanted}, ignore_removed=True
+            )
             return sorted((_seen(c) for c in found), key=lambda c: c.created)
 
     def container(self, name: str) -> Container | None:
