@@ -36,6 +36,7 @@ from domain.routing import Route, idempotency_key, run_tags, tags_of
 
 PIPELINE = "pipeline"
 REDEPLOY = "redeploy"
+PRUNE = "prune"
 _PAGE = 200
 
 
@@ -79,16 +80,18 @@ def record_image(image: PublishedImage) -> None:
 
 def recorded_image(digest: str, sha: str = "") -> PublishedImage | None:
     """What `record_image` bound to a digest: for the commit `sha`, or for the latest."""
+    return next((i for i in recorded_images(digest) if sha in ("", i.commit.sha)), None)
+
+
+def recorded_images(digest: str) -> list[PublishedImage]:
+    """All that `record_image` bound to a digest, the latest first."""
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(
             artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[_record_key(digest)])),
             sort=ArtifactSort.CREATED_DESC,
         )
     images = [image for artifact in found if (image := _image(artifact.data))]
-    return next(
-        (i for i in images if i.digest == digest and sha in ("", i.commit.sha)),
-        None,
-    )
+    return [image for image in images if image.digest == digest]
 
 
 def _record_key(digest: str) -> str:
@@ -143,7 +146,7 @@ async def read_routes(client: PrefectClient) -> list[Route]:
 
 async def delete_deployments_but(client: PrefectClient, names: set[str]) -> None:
     """Delete each deployment of our flows that has another name than these."""
-    flows = FlowFilter(name=FlowFilterName(any_=[PIPELINE, REDEPLOY]))
+    flows = FlowFilter(name=FlowFilterName(any_=[PIPELINE, REDEPLOY, PRUNE]))
     found = await client.read_deployments(flow_filter=flows, limit=_PAGE)
     for deployment in found:
         if deployment.name not in names:
@@ -220,7 +223,7 @@ async def retry_run(client: PrefectClient, run_id: UUID) -> None:
 
 async def read_runs(client: PrefectClient, since: datetime) -> list[FlowRun]:
     """The runs of `pipeline` and `redeploy` that were to start after a time, newest first."""
-    return await _read_runs(
+    return await find_runs(
         client,
         FlowRunFilter(expected_start_time=FlowRunFilterExpectedStartTime(after_=since)),
     )
@@ -230,15 +233,16 @@ async def read_unfinished_runs(client: PrefectClient) -> list[FlowRun]:
     """The runs that a process has, or had."""
     types = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
     state = FlowRunFilterState(type=FlowRunFilterStateType(any_=types))
-    return await _read_runs(client, FlowRunFilter(state=state))
+    return await find_runs(client, FlowRunFilter(state=state))
 
 
 async def read_runs_by_id(client: PrefectClient, ids: list[UUID]) -> list[FlowRun]:
     """The runs with these IDs that still exist."""
-    return await _read_runs(client, FlowRunFilter(id=FlowRunFilterId(any_=ids))) if ids else []
+    return await find_runs(client, FlowRunFilter(id=FlowRunFilterId(any_=ids))) if ids else []
 
 
-async def _read_runs(client: PrefectClient, wanted: FlowRunFilter) -> list[FlowRun]:
+async def find_runs(client: PrefectClient, wanted: FlowRunFilter) -> list[FlowRun]:
+    """The runs of `pipeline` and `redeploy` that a filter lets through, newest first."""
     runs: list[FlowRun] = []
     while True:
         page = await client.read_flow_runs(

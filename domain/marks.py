@@ -11,6 +11,9 @@ from typing import Any
 SUPERSEDED = "Superseded"
 """Name of the state of a run that gave way"""
 
+Labels = dict[str, bool | int | float | str]
+"""As Prefect takes them"""
+
 _DEPLOYS = "deploys"
 _SUPERSEDED_BY = "samebits.superseded-by"
 _RESTARTS = "samebits.restarts"
@@ -32,7 +35,7 @@ def has_begun_to_deploy(tags: Collection[str], attempt: int) -> bool:
     return deploys_tag(attempt) in tags
 
 
-def gives_way(attempt: int, sha: str) -> dict[str, str]:
+def gives_way(attempt: int, sha: str) -> Labels:
     """The label that says by which commit this try of a run is superseded."""
     return {_SUPERSEDED_BY: f"{attempt} {sha}"}
 
@@ -43,7 +46,7 @@ def superseded_by(labels: Mapping[str, Any], attempt: int) -> str:
     return sha if tried == str(attempt) else ""
 
 
-def restarted(times: int) -> dict[str, int]:
+def restarted(times: int) -> Labels:
     """The label that counts how often a run was started again by itself."""
     return {_RESTARTS: times}
 
