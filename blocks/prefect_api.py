@@ -1,7 +1,7 @@
 """The room of Prefect's API: runs, deployments, artifacts and limits."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -31,6 +31,7 @@ from prefect.states import Scheduled
 from domain.commit import Commit
 from domain.errors import BadInput, RunRefused, ServerUnavailable
 from domain.image import PublishedImage
+from domain.marks import delivered_by
 from domain.names import one_line
 from domain.routing import Route, idempotency_key, run_tags, tags_of
 
@@ -160,13 +161,15 @@ async def stacks_of(repository: str) -> set[str]:
     return {r.stack for r in routes if r.repository == repository and r.stack}
 
 
-async def create_pipeline_run(client: PrefectClient, commit: Commit, to: Route) -> FlowRun:
+async def create_pipeline_run(
+    client: PrefectClient, commit: Commit, to: Route, delivery_id: str
+) -> FlowRun:
     """Start a pipeline for a commit; the same commit on the same branch is one run, ever.
 
     Raises RunRefused where trying again cannot help.
     """
     try:
-        return await _create_run(client, commit, to)
+        return await _create_run(client, commit, to, delivery_id)
     except ObjectNotFound as error:
         raise RunRefused(
             "The deployment is gone.", hint="Run make apply, then redeliver this."
@@ -181,26 +184,42 @@ async def create_pipeline_run(client: PrefectClient, commit: Commit, to: Route) 
         ) from error
 
 
-async def _create_run(client: PrefectClient, commit: Commit, to: Route) -> FlowRun:
+async def _create_run(
+    client: PrefectClient, commit: Commit, to: Route, delivery_id: str
+) -> FlowRun:
     return await client.create_flow_run_from_deployment(
         to.deployment_id,
         parameters={"commit": commit.model_dump()},
         name=commit.title,
         tags=run_tags(commit, to.stack),
+        labels={**delivered_by(delivery_id)},
         idempotency_key=idempotency_key(commit, to),
         state=Scheduled(),
     )
 
 
 async def create_redeploy_run(
-    client: PrefectClient, repository: str, stack: str, image: str, reason: str
+    client: PrefectClient,
+    repository: str,
+    stack: str,
+    image: str,
+    reason: str,
+    branch: str = "",
+    key: str | None = None,
 ) -> FlowRun:
-    """Start a redeploy of a repository's image. Raises BadInput where it has no such deployment."""
+    """Start a redeploy of a repository's image. Raises BadInput where it has no such deployment.
+
+    With a branch it obeys the order of that branch, as no person's does. One key makes one run.
+    """
     flow = FlowFilter(name=FlowFilterName(any_=[REDEPLOY]))
     for deployment in await client.read_deployments(flow_filter=flow, limit=_PAGE):
         if deployment.parameters.get("repository") == repository:
             given = {"stack": stack, "image": image, "reason": reason}
-            return await client.create_flow_run_from_deployment(deployment.id, parameters=given)
+            return await client.create_flow_run_from_deployment(
+                deployment.id,
+                parameters=given | ({"branch": branch} if branch else {}),
+                idempotency_key=key,
+            )
     raise BadInput(
         f"prefect.yaml has no deployment of redeploy for {repository}.",
         hint="Add one there, and run make apply.",
@@ -215,9 +234,11 @@ async def tag_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) ->
             await client.update_flow_run(flow_run.id, tags=[*flow_run.tags, *missing])
 
 
-async def retry_run(client: PrefectClient, run_id: UUID) -> None:
+async def retry_run(
+    client: PrefectClient, run_id: UUID, message: str = "Retry from the UI"
+) -> None:
     """Retry a run just as the Retry button of the Prefect UI does."""
-    state: State[Any] = Scheduled(name="AwaitingRetry", message="Retry from the UI")
+    state: State[Any] = Scheduled(name="AwaitingRetry", message=message)
     await client.set_flow_run_state(run_id, state, force=True)
 
 
@@ -230,10 +251,10 @@ async def read_runs(client: PrefectClient, since: datetime) -> list[FlowRun]:
 
 
 async def read_unfinished_runs(client: PrefectClient) -> list[FlowRun]:
-    """The runs that a process has, or had."""
+    """The runs, of all flows, that a process has, or had."""
     types = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
     state = FlowRunFilterState(type=FlowRunFilterStateType(any_=types))
-    return await find_runs(client, FlowRunFilter(state=state))
+    return await find_runs(client, FlowRunFilter(state=state), (PIPELINE, REDEPLOY, PRUNE))
 
 
 async def read_runs_by_id(client: PrefectClient, ids: list[UUID]) -> list[FlowRun]:
@@ -241,12 +262,14 @@ async def read_runs_by_id(client: PrefectClient, ids: list[UUID]) -> list[FlowRu
     return await find_runs(client, FlowRunFilter(id=FlowRunFilterId(any_=ids))) if ids else []
 
 
-async def find_runs(client: PrefectClient, wanted: FlowRunFilter) -> list[FlowRun]:
-    """The runs of `pipeline` and `redeploy` that a filter lets through, newest first."""
+async def find_runs(
+    client: PrefectClient, wanted: FlowRunFilter, flows: Sequence[str] = (PIPELINE, REDEPLOY)
+) -> list[FlowRun]:
+    """The runs of these flows that a filter lets through, newest first."""
     runs: list[FlowRun] = []
     while True:
         page = await client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[PIPELINE, REDEPLOY])),
+            flow_filter=FlowFilter(name=FlowFilterName(any_=list(flows))),
             flow_run_filter=wanted,
             sort=FlowRunSort.EXPECTED_START_TIME_DESC,
             limit=_PAGE,
