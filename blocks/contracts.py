@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from domain.findings import Findings
 from domain.image import Manifest, PublishedImage, Serving
@@ -35,16 +36,28 @@ class ImageRegistry(ABC):
         return None
 
 
+@dataclass(frozen=True)
+class Turn:
+    """A run's turn to deploy to a stack."""
+
+    owner: str
+    """ID of the run"""
+    admit: Callable[[Serving | None], None]
+    """Returns if the image may take the place of what serves now; raises Superseded"""
+
+
 class Stack(ABC):
     """Where a commit is deployed to."""
 
     @abstractmethod
     def deploy(
-        self, name: str, image: PublishedImage, registry: ImageRegistry, log: Log
+        self, name: str, image: PublishedImage, registry: ImageRegistry, turn: Turn, log: Log
     ) -> Serving:
         """Run an image on the stack called `name`; returns what was seen to serve.
 
-        Raises DeployFailed where the new version does not serve.
+        What serves now is asked whether it gives way (`turn.admit`) as late as the stack allows. A
+        deploy that an earlier try of the same run has done is only finished. Raises DeployFailed
+        where the new version does not serve, and Overtaken where a later deploy has begun.
         """
 
     @abstractmethod

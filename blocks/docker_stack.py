@@ -8,9 +8,10 @@ from prefect.blocks.core import Block
 from prefect.types import SecretDict
 from pydantic import ConfigDict, Field
 
-from blocks.contracts import ImageRegistry, Log, Stack
-from blocks.engine import DockerHost, Engine
+from blocks.contracts import ImageRegistry, Log, Stack, Turn
+from blocks.engine import Container, DockerHost, Engine
 from blocks.stack_host import StackHost, serving_of
+from blocks.switch import Turned
 from domain.image import PublishedImage, Serving
 
 
@@ -82,7 +83,7 @@ class DockerStack(Stack, Block):
     )
 
     def deploy(
-        self, name: str, image: PublishedImage, registry: ImageRegistry, log: Log
+        self, name: str, image: PublishedImage, registry: ImageRegistry, turn: Turn, log: Log
     ) -> Serving:
         """Put an image on the stack called `name`: start, wait for health, switch, drain, stop.
 
@@ -90,22 +91,42 @@ class DockerStack(Stack, Block):
         """
         with self._open(name) as on:
             on.engine.pull(image.reference, registry.auth())
-            switch = on.ensure_switch(log)
+            switch = on.take_turn(turn.owner, log)
             old = on.current()
-            on.remove_leftovers(old)
-            slot = on.other_slot(old)
-            switch.shut(slot)
-            log(f"Starting {image.reference} in slot {slot}")
-            new = on.start(slot, image)
-            try:
-                on.wait_for_health(switch, slot, new, log)
-                log(f"Healthy: switching from {old.name if old else 'nothing'} to {new}")
-                on.turn(switch, slot)
-            except BaseException:
-                on.give_back(switch, old, new)
-                raise
-            on.drain_and_stop(switch, old, on.other_slot_of(slot), log)
-            return on.verified(switch, slot, image)
+            if old and on.is_done(switch, old, image, turn.owner):
+                log("An earlier try of this run has turned the traffic over: it is finished")
+                new = old
+            else:
+                turn.admit(serving_of(old) if old else None)
+                new = self._replace(on, switch, old, image, turn, log)
+            on.drain_and_stop(switch, new, log)
+            return on.verified(switch, new, image)
+
+    @staticmethod
+    def _replace(
+        on: StackHost,
+        switch: Turned,
+        old: Container | None,
+        image: PublishedImage,
+        turn: Turn,
+        log: Log,
+    ) -> Container:
+        """Start a new version, and turn the traffic over to it; returns its container."""
+        on.remove_leftovers(switch, old)
+        slot = on.other_slot(old)
+        switch.shut(slot)
+        log(f"Starting {image.reference} in slot {slot}")
+        new = on.start(slot, image, turn.owner, switch.number)
+        try:
+            on.wait_for_health(switch, slot, new, log)
+            # Git may have gone on meanwhile, and this commit may be gone from its branch.
+            turn.admit(serving_of(old) if old else None)
+            log(f"Healthy: switching from {old.name if old else 'nothing'} to {new.name}")
+            on.turn(switch, slot, new)
+        except BaseException:
+            on.give_back(switch, old, new)
+            raise
+        return new
 
     def serving(self, name: str) -> Serving | None:
         """What the stack called `name` runs now; None for nothing."""

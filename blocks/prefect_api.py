@@ -35,6 +35,9 @@ from domain.marks import delivered_by
 from domain.names import one_line
 from domain.routing import Route, idempotency_key, run_tags, tags_of
 
+POOL = "samebits"
+"""The work pool of all our runs"""
+
 PIPELINE = "pipeline"
 REDEPLOY = "redeploy"
 PRUNE = "prune"

@@ -1,11 +1,13 @@
 """The room of git: a repository on GitHub, seen through a mirror on this host."""
 
 import base64
+import logging
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from typing import IO, ClassVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -14,7 +16,7 @@ from filelock import FileLock
 from prefect.blocks.core import Block
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-from blocks.home import data_home
+from blocks.home import mirrors_home
 from domain.commit import ANY_BRANCH, Commit
 from domain.errors import (
     BadInput,
@@ -25,7 +27,8 @@ from domain.errors import (
     RepositoryUnreachable,
     SamebitsError,
 )
-from domain.names import checked_name, is_sha, one_line
+from domain.names import checked_branch, checked_name, is_sha, one_line
+from domain.order import Standing
 
 _AWAY = re.compile(
     r"timed out|Connection (?:refused|reset|closed)|Could not resolve|Network is unreachable"
@@ -38,11 +41,13 @@ _REFUSED = re.compile(
     re.IGNORECASE,
 )
 _TIMEOUT_SECONDS = 300
+_LOOK_SECONDS = 60
 # What `git archive` writes is the commit, whole: its own attributes could leave files out of it.
 _ATTRIBUTES = "* -export-ignore -export-subst\n"
 _FETCH = ("git", "fetch", "--quiet", "--prune", "--no-tags", "--no-recurse-submodules")
 
 DEFAULT_REGISTRY = "default"
+log = logging.getLogger("samebits.repository")
 
 
 class Revision(BaseModel):
@@ -109,6 +114,36 @@ class GitHubRepository(Block):
             return ""
         return f"{self.public_url.removesuffix('.git')}/commit/{sha}"
 
+    def heads(self) -> dict[str, str]:
+        """The SHA that each branch is at now, asked of git itself, without the mirror.
+
+        Branches whose names cannot be built are left out.
+        """
+        with _git_faults(self.public_url):
+            # Not in a folder where git would find the configuration of some repository.
+            listed = git.Git("/").execute(
+                ["git", "ls-remote", "--heads", "--", self.url],
+                env=self._environment(),
+                kill_after_timeout=_LOOK_SECONDS,
+            )
+        lines = [line.partition("\trefs/heads/") for line in str(listed).split("\n")]
+        return {
+            branch: sha
+            for sha, _, branch in lines
+            if is_sha(sha) and _can_be_built(self.public_url, branch)
+        }
+
+    def revisions(self, name: str, branches: Iterable[str]) -> dict[str, Revision]:
+        """Fetch once, and look up the heads of these branches; those that are gone are left out."""
+        with self._mirror(name) as mirror:
+            self._fetch(mirror)
+            heads = {branch: _head(mirror, branch) for branch in branches}
+            return {
+                branch: _revision(mirror.commit(sha), Commit(repository=name, branch=branch))
+                for branch, sha in heads.items()
+                if sha
+            }
+
     def find(self, commit: Commit) -> Revision:
         """Fetch, and look the commit up on its branch; an empty SHA is the branch's head.
 
@@ -139,6 +174,28 @@ class GitHubRepository(Block):
                 )
             return _revision(mirror.commit(sha), commit)
 
+    def standing(self, commit: Commit, running: str) -> Standing:
+        """Fetch, and see how a commit stands to its branch and to the one that runs (a SHA)."""
+        with self._mirror(commit.repository) as mirror:
+            self._fetch(mirror)
+            head = _head(mirror, commit.branch)
+            known = {
+                sha for sha in (head, commit.sha, running) if is_sha(sha) and _has(mirror, sha)
+            }
+
+            def leads_to(old: str, new: str) -> bool:
+                return {old, new} <= known and mirror.is_ancestor(
+                    mirror.commit(old), mirror.commit(new)
+                )
+
+            return Standing(
+                head=head,
+                on_branch=leads_to(commit.sha, head),
+                running_on_branch=leads_to(running, head),
+                ahead=leads_to(running, commit.sha),
+                behind=leads_to(commit.sha, running),
+            )
+
     @contextmanager
     def archive(self, name: str, sha: str) -> Iterator[IO[bytes]]:
         """A seekable tar of exactly that commit (`git archive`)."""
@@ -151,7 +208,7 @@ class GitHubRepository(Block):
     @contextmanager
     def _mirror(self, name: str) -> Iterator[git.Repo]:
         """The bare mirror of this repository, locked: fetches of one mirror take turns."""
-        path = data_home() / "mirrors" / f"{checked_name(name)}.git"
+        path = mirrors_home() / f"{checked_name(name)}.git"
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"), _git_faults(self.public_url):
             # Making one that is there is nothing; one that a kill left half made is mended.
@@ -193,6 +250,17 @@ def _protocol(url: str) -> str:
     if url.startswith("/"):
         return "file"
     return "ssh" if re.match(r"[\w.-]+@[\w.-]+:", url) else ""
+
+
+@cache
+def _can_be_built(url: str, branch: str) -> bool:
+    """Whether a branch has a name that is taken here; of one that has not, the log says so once."""
+    try:
+        checked_branch(branch)
+    except BadInput as error:
+        log.warning("a branch of %s is left out: %s", url, error)
+        return False
+    return True
 
 
 def _head(mirror: git.Repo, branch: str) -> str:

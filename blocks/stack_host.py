@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from blocks.engine import Container, Engine, Service
-from blocks.switch import CONFIG_PATH, FRONT_PORT, SLOTS, Switch, haproxy_config
+from blocks.switch import CONFIG_PATH, FRONT_PORT, SLOTS, Switch, Turned, haproxy_config
 from domain.errors import DeployFailed, SwitchFailed
 from domain.image import PublishedImage, Serving
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from blocks.docker_stack import DockerStack
 
 _POLL_SECONDS = 0.1
-_SLOT, _SETTINGS = "samebits.slot", "samebits.settings"
+SLOT = "samebits.slot"
+"""Label of a version: the slot of the traffic switch that it runs in"""
+_SETTINGS, _RUN, _TURN = "samebits.settings", "samebits.run", "samebits.turn"
 Log = Callable[[str], None]
 
 
@@ -37,7 +39,14 @@ class StackHost:
         subnet = ipaddress.ip_network(self.engine.subnet(self.prefix))
         return str(subnet[-3 - SLOTS.index(slot)])
 
-    def ensure_switch(self, log: Log) -> Switch:
+    def take_turn(self, owner: str, log: Log) -> Turned:
+        """The switch in the hand of this deploy: what earlier deploys command is refused now."""
+        switch = self._ensure_switch(log)
+        # A switch that was made anew has forgotten its numbers; the versions have not.
+        after = max((_turn_of(version) for version in self.containers("version")), default=0)
+        return switch.take_turn(owner, after)
+
+    def _ensure_switch(self, log: Log) -> Switch:
         """The running switch, made on the first deploy, and anew when its settings have changed."""
         self.engine.network(self.prefix, self.labels("network"), fixed=True)
         wanted = self._switch()
@@ -90,50 +99,52 @@ class StackHost:
         versions = [c for c in self.containers("version") if c.running]
         if len(versions) > 1:
             slots = Switch(self.engine, f"{self.prefix}-switch").slots()
-            serving = [v for v in versions if slots[v.labels[_SLOT]].serves]
+            serving = [v for v in versions if slots[v.labels[SLOT]].serves]
             if len(serving) == 1:
                 return serving[0]
         return _last_served(versions)
 
     def resume(self) -> None:
         """Start the switch and the version that served last; what a cut-off deploy left goes."""
-        last = _last_served(self.containers("version"))
-        self.remove_leftovers(last)
+        versions = self.containers("version")
+        last = _last_served(versions)
+        for version in versions:
+            if last is None or version.id != last.id:
+                self.engine.remove(version.id)
         if last:
-            self.engine.start(last.name)
+            self.engine.start(last.id)
         for container in self.containers("switch"):
             self.engine.start(container.name)
             if last:
                 # A switch that has just started would try the empty slot, too, until it is checked.
                 switch = Switch(self.engine, container.name)
                 self._wait(switch.slots, SwitchFailed, seconds=15)
-                switch.shut(self.other_slot(last))
+                switch.take_turn("start", _turn_of(last)).shut(self.other_slot(last))
 
-    def remove_leftovers(self, current: Container | None) -> None:
-        """Remove what a broken-off deploy left."""
+    def remove_leftovers(self, switch: Turned, current: Container | None) -> None:
+        """Remove what broken-off deploys of earlier turns left."""
         for container in self.containers("version"):
-            if current is None or container.id != current.id:
-                self.engine.remove(container.name)
-
-    def other_slot(self, current: Container | None) -> str:
-        """The slot that is free for the next version."""
-        return self.other_slot_of(current.labels[_SLOT]) if current else SLOTS[0]
+            kept = current is not None and container.id == current.id
+            if not kept and _turn_of(container) < switch.number:
+                self.engine.remove(container.id)
 
     @staticmethod
-    def other_slot_of(slot: str) -> str:
-        """There are two."""
-        return SLOTS[1 - SLOTS.index(slot)]
+    def other_slot(current: Container | None) -> str:
+        """The slot that is free for the next version: there are two."""
+        return SLOTS[1 - SLOTS.index(current.labels[SLOT])] if current else SLOTS[0]
 
-    def start(self, slot: str, image: PublishedImage) -> str:
-        """Start a version in a slot; returns the container's name."""
+    def start(self, slot: str, image: PublishedImage, run: str, turn: int) -> Container:
+        """Start a version in a slot, in a turn of a run."""
         name = f"{self.prefix}-{slot}"
         secrets = self.stack.secrets.get_secret_value() if self.stack.secrets else {}
         version = {
-            _SLOT: slot,
+            SLOT: slot,
             "samebits.digest": image.digest,
             "samebits.commit": image.commit.sha,
+            _RUN: run,
+            _TURN: str(turn),
         }
-        self.engine.create(
+        container_id = self.engine.create(
             Service(
                 name,
                 image.reference,
@@ -146,20 +157,38 @@ class StackHost:
                 keep=False,
             )
         )
-        return name
+        return self._there(container_id)
 
-    def wait_for_health(self, switch: Switch, slot: str, name: str, log: Log) -> None:
+    def _there(self, container_id: str) -> Container:
+        found = self.engine.container(container_id)
+        if found is None:
+            raise DeployFailed(
+                f"The new version of {self.prefix} was removed by somebody else.",
+                hint="Retry the run, if nothing newer was deployed meanwhile.",
+            )
+        return found
+
+    def is_done(self, switch: Turned, there: Container, image: PublishedImage, run: str) -> bool:
+        """Whether this run has put this image there already, and it serves."""
+        labels = there.labels
+        if (labels["samebits.digest"], labels.get(_RUN)) != (image.digest, run):
+            return False
+        if not switch.switch.slots()[labels[SLOT]].serves:
+            return False
+        self.engine.keep(there.id)
+        return True
+
+    def wait_for_health(self, switch: Turned, slot: str, new: Container, log: Log) -> None:
         """Return when the version answers; raises DeployFailed when it ends or takes too long."""
         switch.check(slot)
         deadline = time.monotonic() + self.stack.health_timeout_seconds
         said = ""
         while True:
-            seen = self.engine.container(name)
-            if seen is None or not seen.running:
-                raise self._unhealthy(
-                    switch, name, f"It ended with exit code {seen.exit_code if seen else '?'}."
-                )
-            seen_by_switch = switch.slots()[slot]
+            seen = self._there(new.id)
+            if not seen.running:
+                why = f"It ended with exit code {seen.exit_code}."
+                raise self._unhealthy(switch.switch, new, why)
+            seen_by_switch = switch.switch.slots()[slot]
             if seen_by_switch.healthy:
                 return
             answer = seen_by_switch.answer
@@ -168,63 +197,66 @@ class StackHost:
                 log(f"Not healthy yet: {answer}")
             if time.monotonic() > deadline:
                 raise self._unhealthy(
-                    switch,
-                    name,
+                    switch.switch,
+                    new,
                     f"After {self.stack.health_timeout_seconds:g} s "
                     f"{self.stack.health_path} still says: {answer}.",
                 )
             time.sleep(_POLL_SECONDS)
 
-    def turn(self, switch: Switch, slot: str) -> None:
+    def turn(self, switch: Turned, slot: str, new: Container) -> None:
         """Turn the traffic over, and see that it did."""
         switch.turn_to(slot)
-        self.engine.keep(f"{self.prefix}-{slot}")
-        if not switch.slots()[slot].serves:
+        self.engine.keep(new.id)
+        status = switch.switch.slots()[slot]
+        if not status.serves:
             raise SwitchFailed(
                 "The traffic switch does not send to the new version.",
-                why=f"It says {switch.slots()[slot].status}.",
+                why=f"It says {status.status}.",
             )
 
-    def give_back(self, switch: Switch, old: Container | None, new: str) -> None:
+    def give_back(self, switch: Turned, old: Container | None, new: Container) -> None:
         """Whatever has happened so far, the old version gets the traffic, and the new one goes."""
         try:
             if old:
-                switch.turn_to(old.labels[_SLOT])
+                switch.turn_to(old.labels[SLOT])
         finally:
-            self.engine.remove(new)
+            self.engine.remove(new.id)
 
-    def drain_and_stop(self, switch: Switch, old: Container | None, slot: str, log: Log) -> None:
-        """Wait for the requests in the old version's slot, then remove it."""
+    def drain_and_stop(self, switch: Turned, new: Container, log: Log) -> None:
+        """Wait for the requests in the other slot, then remove what ran there."""
+        slot = self.other_slot(new)
         deadline = time.monotonic() + self.stack.drain_seconds
-        while (left := switch.slots()[slot].requests) and time.monotonic() < deadline:
+        while (left := switch.switch.slots()[slot].requests) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
         if left:
             log(f"{left} requests did not end within {self.stack.drain_seconds:g} s")
         switch.shut(slot)
-        if old:
-            self.engine.stop(old.name)
-            self.engine.remove(old.name)
+        for version in self.containers("version"):
+            if version.id != new.id and _turn_of(version) <= switch.number:
+                self.engine.stop(version.id)
+                self.engine.remove(version.id)
 
-    def verified(self, switch: Switch, slot: str, image: PublishedImage) -> Serving:
+    def verified(self, switch: Turned, new: Container, image: PublishedImage) -> Serving:
         """What the slot runs now, read back from engine and switch; it must be this image."""
-        found = self.engine.container(f"{self.prefix}-{slot}")
+        found = self.engine.container(new.id)
         if (
             found is None
             or not found.running
             or found.image_id != self.engine.image_id(image.reference)
-            or not switch.slots()[slot].serves
+            or not switch.switch.slots()[new.labels[SLOT]].serves
         ):
             raise DeployFailed(
                 f"{self.prefix} does not serve {image.digest} after the deploy.",
                 why="It ended, or somebody else changed the stack meanwhile.",
                 hint="Retry the run. The last lines of its log:",
-                log=self.engine.tail(found.name) if found else [],
+                log=self.engine.tail(found.id) if found else [],
             )
         return serving_of(found)
 
-    def _unhealthy(self, switch: Switch, name: str, why: str) -> DeployFailed:
+    def _unhealthy(self, switch: Switch, new: Container, why: str) -> DeployFailed:
         slots = switch.slots()
-        others = [c for c in self.containers("version") if slots[c.labels[_SLOT]].serves]
+        others = [c for c in self.containers("version") if slots[c.labels[SLOT]].serves]
         serves = (
             f"The old version ({others[0].labels['samebits.commit'][:8]}) serves on."
             if others
@@ -234,7 +266,7 @@ class StackHost:
             f"The new version did not become healthy on {self.prefix}.",
             why=why,
             hint=f"{serves} The last lines of its log:",
-            log=self.engine.tail(name),
+            log=self.engine.tail(new.id),
         )
 
     @staticmethod
@@ -255,6 +287,11 @@ def serving_of(container: Container) -> Serving:
     """What a version's container says of itself."""
     labels = container.labels
     return Serving(digest=labels["samebits.digest"], sha=labels["samebits.commit"])
+
+
+def _turn_of(version: Container) -> int:
+    turn = version.labels.get(_TURN, "")
+    return int(turn) if turn.isdecimal() else 0
 
 
 def _last_served(versions: list[Container]) -> Container | None:

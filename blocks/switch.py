@@ -9,11 +9,12 @@ Source: https://docs.haproxy.org/2.6/management.html#9.3
 
 import csv
 import io
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from blocks.engine import Engine
-from domain.errors import SwitchFailed
+from domain.errors import Overtaken, SwitchFailed
 from domain.names import one_line
 
 FRONT_PORT = 8080
@@ -80,7 +81,8 @@ class Switch:
 
     def slots(self) -> dict[str, Slot]:
         """Both slots, by name."""
-        rows = csv.DictReader(io.StringIO(self._ask("show stat -1 4 -1").removeprefix("# ")))
+        answer = self._run(_asking("show stat -1 4 -1"))
+        rows = csv.DictReader(io.StringIO(answer.removeprefix("# ")))
         try:
             slots = {row["svname"]: _slot(row) for row in rows}
         except (KeyError, ValueError, TypeError, csv.Error) as error:
@@ -88,6 +90,63 @@ class Switch:
         if set(slots) != set(SLOTS):
             raise self._silent(f"it knows the slots {sorted(slots)}")
         return slots
+
+    def take_turn(self, owner: str, after: int = 0) -> "Turned":
+        """A new turn, with a number above every earlier one and above `after`.
+
+        From now on what earlier turns command is refused: a deploy that was thought dead, and goes
+        on, changes nothing.
+        """
+        number = self._run(_locked(_TAKE.format(owner=shlex.quote(owner), after=after))).strip()
+        if not number.isdecimal():
+            raise self._silent(f"it gave no turn: {one_line(number, 100)}")
+        return Turned(self, int(number), owner)
+
+    def holder(self) -> str:
+        """Number and owner of the last turn; empty for none."""
+        return self._run(f"cat {_TURN} 2>/dev/null; true").strip()
+
+    def command(self, turn: str, command: str) -> None:
+        """Have haproxy do something, if the turn (number and owner) is the last one still."""
+        if "'" in command:
+            raise ValueError("a command with a quote")
+        script = _TOLD.format(turn=shlex.quote(turn), asking=_asking(command))
+        answer = self._run(_locked(script)).strip()
+        if answer.startswith(_LATER):
+            raise Overtaken(
+                "A later deploy has begun on this stack: this one may not change it any more.",
+                why=f"Its turn was {turn}, and {one_line(answer.removeprefix(_LATER), 100)} is on.",
+                hint="Nothing was changed by this one since. Retry the run if it is wanted.",
+            )
+        if answer:
+            raise SwitchFailed("The traffic switch refused a command.", why=one_line(answer, 200))
+
+    def _run(self, script: str) -> str:
+        """What a script in the container says, whole: an engine can lose the end of it."""
+        for _ in range(_TRIES):
+            code, output = self._engine.execute(
+                self._container, ["sh", "-c", f"{script}\nresult=$?; echo {_END}; exit $result"]
+            )
+            said, end, _rest = output.partition(_END)
+            if code != 0:
+                raise self._silent(one_line(said, 200) or f"exit code {code}")
+            if end:
+                return said
+        raise self._silent("its answers are lost on the way")
+
+    def _silent(self, why: str) -> SwitchFailed:
+        return SwitchFailed(
+            "The traffic switch does not say how it stands.",
+            why=why,
+            hint=f"See docker logs {self._container}.",
+        )
+
+
+class Turned:
+    """The switch in the hand of one deploy; each of its commands may raise Overtaken."""
+
+    def __init__(self, switch: Switch, number: int, owner: str) -> None:
+        self.switch, self.number, self._turn = switch, number, f"{number} {owner}"
 
     def shut(self, slot: str) -> None:
         """Send nothing to a slot, and do not check it."""
@@ -104,24 +163,41 @@ class Switch:
         self._tell(f"set server app/{slot} state ready; set server app/{other} state drain")
 
     def _tell(self, command: str) -> None:
-        answer = self._ask(command).strip()
-        if answer:
-            raise SwitchFailed("The traffic switch refused a command.", why=one_line(answer, 200))
+        self.switch.command(self._turn, command)
 
-    def _ask(self, command: str) -> str:
-        code, output = self._engine.execute(
-            self._container, ["sh", "-c", f"echo '{command}' | nc 127.0.0.1 9999"]
-        )
-        if code != 0:
-            raise self._silent(one_line(output, 200))
-        return output
 
-    def _silent(self, why: str) -> SwitchFailed:
-        return SwitchFailed(
-            "The traffic switch does not say how it stands.",
-            why=why,
-            hint=f"See docker logs {self._container}.",
-        )
+# The lock lies in memory: with a container that is killed in between it is gone. What runs under it
+# takes milliseconds, and goes on when the client that asked for it dies.
+_TURN, _LOCK = "/tmp/samebits.turn", "/dev/shm/samebits.lock"  # noqa: S108 - in the switch's container
+_END, _LATER = "samebits-done", "later:"
+_TRIES = 5
+_TAKE = f"""\
+number=$(cut -d' ' -f1 {_TURN} 2>/dev/null)
+number=${{{{number:-0}}}}
+[ "$number" -ge {{after}} ] || number={{after}}
+number=$((number + 1))
+echo "$number" {{owner}} > {_TURN} && echo $number
+"""
+_TOLD = f"""\
+now=$(cat {_TURN} 2>/dev/null)
+if [ "$now" = {{turn}} ]; then {{asking}}
+else echo {_LATER} "$now"; fi
+"""
+
+
+def _asking(command: str) -> str:
+    return f"echo '{command}' | nc 127.0.0.1 9999"
+
+
+def _locked(script: str) -> str:
+    """The script under the container's lock; one that is older than 10 s was left by a death."""
+    return f"""\
+tries=0
+until mkdir {_LOCK} 2>/dev/null; do
+  tries=$((tries + 1)); [ $tries -lt 100 ] || rmdir {_LOCK} 2>/dev/null; sleep 0.1
+done
+{script}
+code=$?; rmdir {_LOCK}; (exit $code)"""
 
 
 # haproxy's words for its checks, and what they mean to a person.

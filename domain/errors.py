@@ -209,6 +209,8 @@ class Superseded(SamebitsError):
 class Overtaken(SamebitsError):
     """A later deploy has taken the turn on the stack: this one may not touch it any more."""
 
+    retryable = True
+
 
 class ReasonMissing(SamebitsError):
     """A redeploy that goes back in git's history, without a reason."""

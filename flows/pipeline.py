@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 
 from blocks.prefect_api import tag_run
 from domain.commit import Commit
@@ -22,7 +23,7 @@ async def pipeline(
     commit: Commit,
     stack: str | None = None,
     settings: Settings = Settings(),  # noqa: B008 - frozen
-) -> Outcome:
+) -> Outcome | State[str]:
     """Build and test a commit; send that same image where its branch leads.
 
     Args:
@@ -34,5 +35,5 @@ async def pipeline(
     tested = run_tests(build(commit, settings.build, trusted=stack is not None), settings.test)
     if stack is None:
         return Outcome.TESTED
-    deploy(publish(tested), stack)
-    return Outcome.DEPLOYED
+    deployed = deploy(publish(tested), stack)
+    return Outcome.DEPLOYED if deployed.is_completed() else deployed

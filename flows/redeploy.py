@@ -1,6 +1,7 @@
 """Put a published, and so tested, image on a stack again: rerun, promotion, rollback."""
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
 from blocks.contracts import ImageRegistry
@@ -8,7 +9,7 @@ from blocks.named import registry_of
 from blocks.prefect_api import recorded_image, run_log, stacks_of, tag_run
 from domain.errors import BadInput, NotPublished, UnknownStack
 from domain.image import PublishedImage
-from domain.names import checked_digest, checked_name, checked_sha
+from domain.names import checked_branch, checked_digest, checked_name, checked_sha
 from flows.steps import deploy
 
 
@@ -19,14 +20,17 @@ def _run_name() -> str:
 
 
 @flow(name="redeploy", flow_run_name=_run_name, on_running=[tag_run])
-async def redeploy(repository: str, stack: str, image: str, reason: str = "") -> str:
+async def redeploy(
+    repository: str, stack: str, image: str, reason: str = "", branch: str = ""
+) -> State[str]:
     """Put the published image of a commit, or a digest, on a stack: rerun, promotion, rollback.
 
     Args:
         repository: Name of the repository, e.g. hello-service
         stack: Stack to put it on, e.g. prod
         image: Full SHA of a published commit, or a digest sha256:…
-        reason: Why, for those who read it later
+        reason: Why, for those who read it later; needed to go back in git's history
+        branch: Only for what the system starts by itself: the branch whose order it obeys
 
     """
     run_log()(f"Redeploy of {image} to {stack}: {reason or 'no reason was given'}")
@@ -36,7 +40,11 @@ async def redeploy(repository: str, stack: str, image: str, reason: str = "") ->
             f"{stack!r} is not a stack of {repository}.",
             hint=f"In prefect.yaml it has: {', '.join(sorted(allowed)) or 'none'}.",
         )
-    return deploy(published_image(repository, image.strip().lower()), stack)
+    found = published_image(repository, image.strip().lower())
+    if not branch:
+        return deploy(found, stack, reason)
+    commit = found.commit.model_copy(update={"branch": checked_branch(branch)})
+    return deploy(found.model_copy(update={"commit": commit}), stack)
 
 
 def published_image(repository: str, image: str) -> PublishedImage:

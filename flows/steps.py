@@ -1,19 +1,20 @@
 """The steps: one task each, with its retries and its results, and one call into a room."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from prefect import task
 from prefect.cache_policies import INPUTS, NO_CACHE, RUN_ID
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.concurrency.sync import concurrency
-from prefect.runtime import flow_run
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
 from prefect.tasks import Task, exponential_backoff
 
-from blocks.contracts import ImageRegistry
+from blocks.contracts import ImageRegistry, Turn
 from blocks.engine import DockerHost, Engine, Limits, RunResult
-from blocks.home import one_at_a_time, system_name
+from blocks.disk import check_space
+from blocks.home import data_home, least_free_mib, one_at_a_time, system_name
 from blocks.junit import junit_table, parse_junit
 from blocks.loading import load
 from blocks.named import registry_of, stack_called
@@ -24,23 +25,34 @@ from blocks.prefect_api import (
     run_log,
     show_markdown,
 )
+from blocks.prefect_run import begin_to_deploy, deploys_to, run_id
 from blocks.repository import GitHubRepository
 from domain.commit import Commit
 from domain.errors import (
     AlreadyPublished,
     ImageVanished,
     SamebitsError,
+    Superseded,
     TagTaken,
     TestsFailed,
     TestsTimedOut,
 )
-from domain.image import BuiltImage, PublishedImage, TestedImage, same_bits
+from domain.image import (
+    KEY_LABEL,
+    REVISION_LABEL,
+    SOURCE_LABEL,
+    BuiltImage,
+    PublishedImage,
+    TestedImage,
+    same_bits,
+)
+from domain.marks import SUPERSEDED
 from domain.settings import BuildSettings, TestSettings
+from flows.admission import only_forward, with_reason
 
 ENGINE = "default"
 """Name of the engine's block, which every repository shares."""
 
-KEY_LABEL = "samebits.build"
 _MOST_LOG_LINES = 20_000
 _LEASE_SECONDS = 60
 """How long a stack stays locked after the death of whoever deployed to it."""
@@ -82,13 +94,15 @@ def _build(commit: Commit, settings: BuildSettings, *, trusted: bool) -> State[A
             image_id = _published_before(engine, commit, key)
         if image_id:
             log(f"The same content was built before: {image_id}")
+            engine.tag(image_id, name, key)  # taken anew: prune goes by this
             return Completed(name="Cached", data=BuiltImage(commit=commit, image_id=image_id))
         labels = {
-            "org.opencontainers.image.source": source.public_url,
-            "org.opencontainers.image.revision": commit.sha,
+            SOURCE_LABEL: source.public_url,
+            REVISION_LABEL: commit.sha,
             "org.opencontainers.image.created": revision.committed,
             KEY_LABEL: key,
         }
+        check_space([engine.folder(), data_home()], least_free_mib())
         settings = settings.with_cache_of(commit.repository, trusted=trusted)
         with source.archive(commit.repository, commit.sha) as archive:
             image_id = engine.build(archive, settings, labels, f"{name}:{key}", log)
@@ -155,19 +169,45 @@ def _push(image: TestedImage, registry: ImageRegistry, repository: str) -> None:
             log(f"Another run was faster; what it pushed is compared: {error}")
 
 
-def deploy(image: PublishedImage, stack: str) -> str:
-    """Run the published image on a stack, by digest. Returns the digest."""
-    state = _deploy(image, stack, return_state=True)
-    return cast("str", state.result(_sync=True))  # type: ignore[call-overload]
+def deploy(image: PublishedImage, stack: str, reason: str | None = None) -> State[str]:
+    """Run the published image on a stack, by digest. Returns the state: completed or superseded.
+
+    Without a `reason` the stack only goes forward in git's history; with one, even an empty one, it
+    is a person's wish.
+    """
+    state: State[Any] = _deploy(image, stack, reason, return_state=True)
+    if state.name != SUPERSEDED:
+        state.result(_sync=True)  # type: ignore[call-overload]
+    return state
 
 
 @task(name="deploy", cache_policy=NO_CACHE, **HEALS)
-def _deploy(image: PublishedImage, stack: str) -> State[Any]:
+def _deploy(image: PublishedImage, stack: str, reason: str | None) -> State[Any]:
     """One deploy to a stack at a time; the state says what the registry's scan has found."""
     room, registry, log = stack_called(stack), registry_of(image.commit.repository), run_log()
     registry.admit(image, log)
+    admit = only_forward(image.commit) if reason is None else with_reason(image.commit, reason)
+    try:
+        with _turn_on(stack, log):
+            begin_to_deploy()
+            serving = room.deploy(stack, image, registry, Turn(run_id(), admit), log)
+            registry.mark_deployed(image, stack)
+    except Superseded as error:
+        log(f"{stack} stays as it is: {error}")
+        return Cancelled(name=SUPERSEDED, message=str(error))
+    log(f"{stack} serves {serving.digest} (commit {serving.sha})")
+    findings = registry.findings(image)
+    if findings:
+        show_markdown("scan", findings.markdown(), f"The registry's scan of {image.reference}")
+    return Completed(message=findings and f"scan: {findings.summary}", data=serving.digest)
+
+
+@contextmanager
+def _turn_on(stack: str, log: Callable[[str], None]) -> Iterator[None]:
+    """Have the stack alone; a holder that died has it for up to a minute more."""
     limit = ensure_limit(f"stack-{stack}")
-    log(f"Waiting for the turn on {stack}; a deploy that was killed holds it for up to a minute")
+    if other := deploys_to(stack):
+        log(f"Waiting for the turn on {stack}, which {other!r} has")
     # A server that is away for a while must not cut a deploy in the middle.
     with concurrency(
         limit,
@@ -175,13 +215,7 @@ def _deploy(image: PublishedImage, stack: str) -> State[Any]:
         lease_duration=_LEASE_SECONDS,
         raise_on_lease_renewal_failure=False,
     ):
-        serving = room.deploy(stack, image, registry, log)
-        registry.mark_deployed(image, stack)
-    log(f"{stack} serves {serving.digest} (commit {serving.sha})")
-    findings = registry.findings(image)
-    if findings:
-        show_markdown("scan", findings.markdown(), f"The registry's scan of {image.reference}")
-    return Completed(message=findings and f"scan: {findings.summary}", data=serving.digest)
+        yield
 
 
 def _engine() -> Engine:
@@ -192,7 +226,7 @@ def _labels(role: str) -> dict[str, str]:
     return {
         "samebits.role": role,
         "samebits.system": system_name(),
-        "samebits.run": str(flow_run.get_id() or ""),
+        "samebits.run": run_id(),
     }
 
 
@@ -230,6 +264,7 @@ def _published_before(engine: Engine, commit: Commit, key: str) -> str | None:
 def _ensure_present(engine: Engine, image: BuiltImage) -> None:
     """Have the image on the engine; from the registry by digest where it has gone from there."""
     if engine.image_id(image.image_id):
+        engine.take_again(image.image_id)
         return
     registry = registry_of(image.commit.repository)
     repository = registry.repository(image.commit.repository)

@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 
 from blocks.aws.faults import aws_faults, code_of
 from domain.errors import DeployFailed, StackUnusable
+from domain.image import Serving
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -44,6 +45,11 @@ class CloudFormation:
             p["ParameterKey"]: p.get("ParameterValue", "")
             for p in self.describe().get("Parameters", [])
         }
+
+    def image_in(self, parameter: str) -> Serving | None:
+        """The digest that a parameter names; None where it names none."""
+        digest = self.parameters().get(parameter, "").partition("@")[2]
+        return Serving(digest=digest) if digest else None
 
     def service(self, output: str) -> tuple[str, str]:
         """Cluster and name of the ECS service whose ARN is an output of the stack."""

@@ -11,7 +11,7 @@ from blocks.aws.connection import Aws
 from blocks.aws.ecs_service import EcsService
 from blocks.aws.stack_update import StackUpdate
 from blocks.aws.verification import serves_now, verified
-from blocks.contracts import ImageRegistry, Log, Stack
+from blocks.contracts import ImageRegistry, Log, Stack, Turn
 from domain.errors import DeployFailed, SamebitsError
 from domain.image import PublishedImage, Serving
 
@@ -63,6 +63,7 @@ class CloudFormationStack(Stack, Block):
         name: str,  # noqa: ARG002 - the block says which stack it is
         image: PublishedImage,
         registry: ImageRegistry,  # noqa: ARG002 - AWS pulls with the task's own role
+        turn: Turn,
         log: Log,
     ) -> Serving:
         """Update the stack; an update that is under way is waited for.
@@ -72,7 +73,7 @@ class CloudFormationStack(Stack, Block):
         """
         aws = Aws(self.credentials)
         stack = CloudFormation(aws.cloudformation(), self.stack)
-        update = StackUpdate(stack, self.parameter, image, log, self.timeout_seconds)
+        update = StackUpdate(stack, self.parameter, image, turn, log, self.timeout_seconds)
         try:
             update.wait_until_idle()
             self._check(aws, stack)
@@ -96,8 +97,7 @@ class CloudFormationStack(Stack, Block):
         stack = CloudFormation(aws.cloudformation(), self.stack)
         if self.service_output:
             return self._service(aws, stack).serving()
-        digest = stack.parameters().get(self.parameter, "").partition("@")[2]
-        return Serving(digest=digest) if digest else None
+        return stack.image_in(self.parameter)
 
     def _check(self, aws: Aws, stack: CloudFormation) -> None:
         """Raise StackUnusable where it is unclear what is to be verified after the update."""

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from blocks.aws.connection import Aws
 from blocks.aws.ecs_service import EcsService
 from blocks.aws.rollout import Rollout
-from blocks.contracts import ImageRegistry, Log, Stack
+from blocks.contracts import ImageRegistry, Log, Stack, Turn
 from domain.image import PublishedImage, Serving
 
 
@@ -58,6 +58,7 @@ class EcsStack(Stack, Block):
         name: str,  # noqa: ARG002 - the block says which service it is
         image: PublishedImage,
         registry: ImageRegistry,  # noqa: ARG002 - ECS pulls with the task's own role
+        turn: Turn,
         log: Log,
     ) -> Serving:
         """Have the service run the image; a deployment that is under way is taken over.
@@ -66,7 +67,7 @@ class EcsStack(Stack, Block):
         not one that can be deployed to.
         """
         service = self._service()
-        return Rollout(service, image, log, self.least_tasks, self.timeout_seconds).run()
+        return Rollout(service, image, turn, log, self.least_tasks, self.timeout_seconds).run()
 
     def serving(self, name: str) -> Serving | None:  # noqa: ARG002
         """What the service runs now; None where no task runs."""

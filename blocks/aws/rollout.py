@@ -18,8 +18,8 @@ from blocks.aws.following import (
     awaited,
 )
 from blocks.aws.verification import serves_now, verified, what_is_wrong
-from blocks.contracts import Log
-from domain.errors import AwsRefused, DeployFailed, SamebitsError, StackUnusable
+from blocks.contracts import Log, Turn
+from domain.errors import AwsRefused, DeployFailed, Overtaken, SamebitsError, StackUnusable
 from domain.image import PublishedImage, Serving
 
 _SUCCESSFUL = "SUCCESSFUL"
@@ -32,11 +32,12 @@ class Rollout:
         self,
         service: EcsService,
         image: PublishedImage,
+        turn: Turn,
         log: Log,
         least_tasks: int,
         timeout_seconds: float,
     ) -> None:
-        self._service, self._image, self._log = service, image, log
+        self._service, self._image, self._turn, self._log = service, image, turn, log
         self._least_tasks, self._timeout = least_tasks, timeout_seconds
         self._deadline = time.monotonic() + timeout_seconds
         self._tasks_before: int | None = None
@@ -120,12 +121,27 @@ class Rollout:
                 self._log("The last deployment of this image did not end well: deploying it again")
             elif self._runs_already(current, tasks):
                 return current, None
+        self._turn.admit(self._service.image_of(current))
         # Also for the same image a revision of its own: the update is then one deployment, however
         # often it is asked for, and a revision that somebody has deregistered is in nobody's way.
         revision = self._service.register(current, self._image, self._tasks_before)
         self._log(f"Registered {revision} with {self._image.reference}")
+        self._check_still_runs(current)
         self._service.update(revision, tasks)
         return revision, self._appeared(revision, listed)
+
+    def _check_still_runs(self, admitted: str) -> None:
+        """Raise Overtaken where the service runs another revision than the one that gave way.
+
+        ECS takes no condition with an update, so this is asked in the last moment before it.
+        """
+        now = self._service.describe()["taskDefinition"]
+        if now != admitted:
+            raise Overtaken(
+                f"A later deploy has begun on {self._service}: this one may change it no more.",
+                why=f"It runs {now}; {admitted} was to give way.",
+                hint="Nothing was changed. Retry the run if it is wanted.",
+            )
 
     def _tasks_to_want(self, service: Description) -> int | None:
         """How many tasks to ask for; None where the service wants enough, or ECS decides that."""

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from blocks.aws.cloudformation import CloudFormation, Event
-from blocks.contracts import Log
+from blocks.contracts import Log, Turn
 from domain.errors import AwsRefused, DeployFailed, StackUnusable
 from domain.image import PublishedImage
 from domain.names import one_line
@@ -26,6 +26,7 @@ class StackUpdate:
     stack: CloudFormation
     parameter: str
     image: PublishedImage
+    turn: Turn
     log: Log
     timeout_seconds: float
     _started: float = field(default_factory=time.monotonic)
@@ -44,6 +45,13 @@ class StackUpdate:
             self._check_image_is_there()
             self.log(f"{self.stack.name} has this image already: no changes")
             return
+        # A change set that is ready stands for the stack as it is: AWS refuses to execute it once
+        # somebody else has updated the stack. So what is admitted here is what gives way.
+        try:
+            self.turn.admit(self.stack.image_in(self.parameter))
+        except BaseException:
+            self.stack.discard(change_set)
+            raise
         self.stack.execute(change_set)
         self._follow_to_success()
 

@@ -10,6 +10,7 @@ from blocks.aws import EcsStack
 from domain.errors import DeployFailed
 from domain.image import PublishedImage
 from tests.aws.stacks import Account
+from tests.turns import a_turn
 
 Version = Callable[..., PublishedImage]
 """Publishes a version that says these words"""
@@ -26,7 +27,9 @@ class Log(list[str]):
 
 
 def deploy(account: Account, stack: EcsStack, image: PublishedImage, log: Log | None = None) -> Any:
-    return stack.deploy("aws-stage", image, account.registry(), Log() if log is None else log)
+    return stack.deploy(
+        "aws-stage", image, account.registry(), a_turn(), Log() if log is None else log
+    )
 
 
 def failed_deploy(account: Account, stack: EcsStack, image: PublishedImage) -> DeployFailed:

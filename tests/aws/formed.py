@@ -22,6 +22,7 @@ from domain.image import PublishedImage, Serving
 from tests.aws.stacks import Account, running_account
 from tests.conftest import Origin, unique
 from tests.services import published
+from tests.turns import a_turn
 from tests.waiting import wait_until
 
 UPDATE, CANCEL = "cloudformation:ExecuteChangeSet", "cloudformation:CancelUpdateStack"
@@ -150,7 +151,7 @@ class Deployed:
 
     def deploy(self, image: PublishedImage, **fields: Any) -> Serving:
         """Deploy by the block."""
-        return self.block(**fields).deploy("stage", image, NO_REGISTRY, self.log.append)
+        return self.block(**fields).deploy("stage", image, NO_REGISTRY, a_turn(), self.log.append)
 
     def moto(self) -> Stack:
         """What moto keeps of it."""

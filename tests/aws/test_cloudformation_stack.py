@@ -30,6 +30,7 @@ from tests.aws.formed import (
 from tests.aws.stacks import Account
 from tests.aws.updates import BREAKER, Updates, enter
 from tests.conftest import RunningRegistry
+from tests.turns import a_turn
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.engine
@@ -230,7 +231,7 @@ def test_tasks_that_have_yet_to_start_are_waited_for(stack: Deployed, images: Im
     def more(_: str) -> None:
         ecs.update_service(cluster="samebits", service=stack.name, desiredCount=2)
 
-    stack.block().deploy("stage", images.one, NO_REGISTRY, more)
+    stack.block().deploy("stage", images.one, NO_REGISTRY, a_turn(), more)
     (service,) = ecs.describe_services(cluster="samebits", services=[stack.name])["services"]
     assert service["runningCount"] == 2
 
@@ -320,7 +321,9 @@ def test_an_update_that_is_past_its_work_at_the_time_limit_is_followed_and_not_c
         lines.append(line)
         enter(steady.moto(), ends)
 
-    late = stack_update.StackUpdate(formation, "Image", images.one, end, timeout_seconds=0)
+    late = stack_update.StackUpdate(
+        formation, "Image", images.one, a_turn(), end, timeout_seconds=0
+    )
     late.wait_until_idle()
     formation.events(late._known)
     updates.paused = True
@@ -354,7 +357,7 @@ def test_a_run_that_was_killed_after_the_update_began_finds_it_and_begins_no_oth
         stack.log.append(line)
         stack.account.agent.release(stack.name)
 
-    serving = stack.block().deploy("stage", images.two, NO_REGISTRY, go_on)
+    serving = stack.block().deploy("stage", images.two, NO_REGISTRY, a_turn(), go_on)
     assert serving.digest == images.two.digest
     assert f"{stack.name} is UPDATE_IN_PROGRESS; waiting for it" in stack.log
     assert stack.log[-1] == f"{stack.name} has this image already: no changes"
@@ -440,7 +443,7 @@ def test_the_examples_template_is_deployed_by_its_parameter_and_its_role_is_the_
         service_output="StageService",
     )
     assert block.serving("stage") is None
-    serving = block.deploy("stage", images.two, NO_REGISTRY, [].append)
+    serving = block.deploy("stage", images.two, NO_REGISTRY, a_turn(), [].append)
     assert serving.digest == images.two.digest
     assert "version two" in httpx.get(account.address("stage"), timeout=5).text
 

@@ -26,6 +26,7 @@ from tests.aws.ecs_deploys import (
     without_rollback,
 )
 from tests.aws.stacks import EXAMPLES, Account
+from tests.turns import a_turn
 
 pytestmark = pytest.mark.engine
 
@@ -268,7 +269,9 @@ def test_what_autoscaling_has_made_of_the_tasks_in_the_meantime_stays(
     deploy(account, stack, old)
     ecs.update_service(**place(stack), desiredCount=0)
     with pytest.raises(DeployFailed):
-        stack.deploy("aws-stage", version("new", needs="TOKEN"), account.registry(), scaled)
+        stack.deploy(
+            "aws-stage", version("new", needs="TOKEN"), account.registry(), a_turn(), scaled
+        )
     assert service_of(account, stack)["desiredCount"] == 2
 
 

@@ -27,6 +27,7 @@ from tests.aws.ecs_deploys import (
     without_rollback,
 )
 from tests.aws.stacks import Account
+from tests.turns import a_turn
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.engine
@@ -36,9 +37,10 @@ import json, sys
 from prefect_aws import AwsCredentials
 from blocks.aws import EcsStack
 from domain.image import PublishedImage
+from tests.turns import a_turn
 given = json.load(sys.stdin)
 stack = EcsStack(**given["stack"])
-stack.deploy("aws-stage", PublishedImage(**given["image"]), None, print)
+stack.deploy("aws-stage", PublishedImage(**given["image"]), None, a_turn(), print)
 """
 
 
@@ -109,7 +111,7 @@ def test_a_deployment_of_another_image_that_is_under_way_is_waited_for(
             waiting.append(deployments(account, stack)[0]["status"])
             account.agent.release(stack.service)
 
-    stack.deploy("aws-stage", two, account.registry(), let_it_end)
+    stack.deploy("aws-stage", two, account.registry(), a_turn(), let_it_end)
     assert waiting == ["IN_PROGRESS"]
     assert [d["status"] for d in deployments(account, stack)] == ["SUCCESSFUL"] * 3
     assert "version two" in said(account)

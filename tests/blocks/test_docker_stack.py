@@ -17,6 +17,7 @@ from domain.errors import DeployFailed, EngineRefused
 from domain.image import PublishedImage
 from tests.conftest import Origin, RunningRegistry, free_port
 from tests.services import published
+from tests.turns import a_turn
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.engine
@@ -55,7 +56,7 @@ def test_a_first_deploy_serves_and_says_what_it_serves(
     stack: DockerStack, registry: Registry, version: Version
 ) -> None:
     image = version("one")
-    serving = stack.deploy("it", image, registry, print)
+    serving = stack.deploy("it", image, registry, a_turn(), print)
     assert (serving.digest, serving.sha) == (image.digest, image.commit.sha)
     assert stack.serving("it") == serving
     assert "version one" in said(stack)
@@ -65,10 +66,10 @@ def test_versions_are_switched_without_a_failed_request(
     stack: DockerStack, registry: Registry, version: Version, engine: Engine
 ) -> None:
     images = [version(text) for text in ("one", "two", "three", "four")]
-    stack.deploy("it", images[0], registry, print)
+    stack.deploy("it", images[0], registry, a_turn(), print)
     with Load(f"http://127.0.0.1:{stack.port}/") as keep_alive:
         for image in images[1:]:
-            stack.deploy("it", image, registry, print)
+            stack.deploy("it", image, registry, a_turn(), print)
             assert f"version {image.commit.subject}" in said(stack)
     assert keep_alive.sent > 20
     assert (keep_alive.failed, keep_alive.faults) == (0, set())
@@ -78,12 +79,12 @@ def test_versions_are_switched_without_a_failed_request(
 def test_a_version_that_ends_is_removed_the_old_one_serves_on_and_its_log_is_the_reason(
     stack: DockerStack, registry: Registry, version: Version, engine: Engine
 ) -> None:
-    stack.deploy("it", version("old"), registry, print)
+    stack.deploy("it", version("old"), registry, a_turn(), print)
     with (
         Load(f"http://127.0.0.1:{stack.port}/") as load,
         pytest.raises(DeployFailed, match="exit code 1") as caught,
     ):
-        stack.deploy("it", version("new", needs="TOKEN"), registry, print)
+        stack.deploy("it", version("new", needs="TOKEN"), registry, a_turn(), print)
     assert caught.value.log[-1] == "The setting TOKEN is missing: this version cannot start."
     assert "serves on" in str(caught.value)
     assert load.failed == 0
@@ -95,22 +96,23 @@ def test_a_version_in_a_slot_that_served_well_before_is_checked_anew(
     stack: DockerStack, registry: Registry, version: Version
 ) -> None:
     for text in ("one", "two"):
-        stack.deploy("it", version(text), registry, print)
+        stack.deploy("it", version(text), registry, a_turn(), print)
     with pytest.raises(DeployFailed):
-        stack.deploy("it", version("three", needs="TOKEN"), registry, print)
+        stack.deploy("it", version("three", needs="TOKEN"), registry, a_turn(), print)
     assert "version two" in said(stack)
 
 
 def test_a_version_that_never_answers_its_health_check_is_given_up_in_time(
     stack: DockerStack, registry: Registry, version: Version
 ) -> None:
-    stack.deploy("it", version("old"), registry, print)
+    stack.deploy("it", version("old"), registry, a_turn(), print)
     deaf = stack.model_copy(update={"health_timeout_seconds": 2})
     with pytest.raises(DeployFailed, match=r"After 2 s .*the port"):
         deaf.deploy(
             "it",
             version("new", files={"hello.py": "import time; time.sleep(3600)"}),
             registry,
+            a_turn(),
             print,
         )
     assert "version old" in said(stack)
@@ -121,7 +123,7 @@ def test_settings_and_secrets_of_the_stack_reach_the_service(
 ) -> None:
     stack.environment = {"TOKEN": "x"}
     stack.secrets = SecretDict({"PASSWORD": "y"})
-    stack.deploy("it", version("one", needs="TOKEN PASSWORD"), registry, print)
+    stack.deploy("it", version("one", needs="TOKEN PASSWORD"), registry, a_turn(), print)
     assert "version one" in said(stack)
 
 
@@ -129,11 +131,11 @@ def test_what_a_broken_off_deploy_left_is_removed_by_the_next(
     stack: DockerStack, registry: Registry, version: Version, engine: Engine
 ) -> None:
     one, two = version("one"), version("two")
-    stack.deploy("it", one, registry, print)
+    stack.deploy("it", one, registry, a_turn(), print)
 
     left_behind(stack, two, registry, engine)
     assert "version one" in said(stack)
-    stack.deploy("it", two, registry, print)
+    stack.deploy("it", two, registry, a_turn(), print)
     assert "version two" in said(stack)
     assert len(engine.containers({"samebits.stack": f"{stack.prefix}-it"})) == 2
 
@@ -148,7 +150,7 @@ def left_behind(
             raise KilledError
 
     with contextlib.suppress(KilledError), _nothing_is_removed(engine):
-        stack.deploy("it", image, registry, die_once)
+        stack.deploy("it", image, registry, a_turn(), die_once)
 
 
 class KilledError(BaseException):
@@ -170,18 +172,18 @@ def test_a_switch_that_restarts_serves_on_by_itself(
     stack: DockerStack, registry: Registry, version: Version, engine: Engine
 ) -> None:
     for text in ("one", "two"):
-        stack.deploy("it", version(text), registry, print)
+        stack.deploy("it", version(text), registry, a_turn(), print)
     engine.stop(f"{stack.prefix}-it-switch")
     engine.start(f"{stack.prefix}-it-switch")
     wait_for(lambda: "version two" in said(stack))
-    stack.deploy("it", version("three"), registry, print)
+    stack.deploy("it", version("three"), registry, a_turn(), print)
     assert "version three" in said(stack)
 
 
 def test_a_stack_that_was_halted_serves_the_same_version_again(
     stack: DockerStack, registry: Registry, version: Version
 ) -> None:
-    serving = stack.deploy("it", version("one"), registry, print)
+    serving = stack.deploy("it", version("one"), registry, a_turn(), print)
     stack.halt("it")
     with pytest.raises(httpx.HTTPError):
         said(stack)
@@ -193,7 +195,7 @@ def test_a_stack_that_was_halted_serves_the_same_version_again(
 def test_what_a_cut_off_deploy_left_never_serves_after_a_restart(
     stack: DockerStack, registry: Registry, version: Version, engine: Engine
 ) -> None:
-    stack.deploy("it", version("one"), registry, print)
+    stack.deploy("it", version("one"), registry, a_turn(), print)
     left_behind(stack, version("two"), registry, engine)
     stack.halt("it")
     stack.resume("it")
@@ -205,20 +207,20 @@ def test_what_a_cut_off_deploy_left_never_serves_after_a_restart(
 def test_a_changed_setting_that_does_not_work_leaves_the_old_switch(
     stack: DockerStack, registry: Registry, version: Version, running_registry: RunningRegistry
 ) -> None:
-    stack.deploy("it", version("one"), registry, print)
+    stack.deploy("it", version("one"), registry, a_turn(), print)
     taken = int(registry.address.rpartition(":")[2])
     wrong = stack.model_copy(update={"port": taken})
     with pytest.raises(EngineRefused, match="port is already allocated"):
-        wrong.deploy("it", version("two"), registry, print)
+        wrong.deploy("it", version("two"), registry, a_turn(), print)
     wait_for(lambda: "version one" in said(stack))
 
 
 def test_a_changed_setting_of_the_switch_takes_effect_with_the_next_deploy(
     stack: DockerStack, registry: Registry, version: Version
 ) -> None:
-    stack.deploy("it", version("one"), registry, print)
+    stack.deploy("it", version("one"), registry, a_turn(), print)
     stack.port = free_port()
-    stack.deploy("it", version("two"), registry, print)
+    stack.deploy("it", version("two"), registry, a_turn(), print)
     assert "version two" in said(stack)
 
 

@@ -1,12 +1,14 @@
 """The traffic switch: its configuration, and how its answers are read."""
 
 import re
+import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from blocks.switch import FRONT_PORT, Switch, haproxy_config
-from domain.errors import SwitchFailed
+from blocks.switch import FRONT_PORT, Switch, Turned, haproxy_config
+from domain.errors import Overtaken, SwitchFailed
 
 HEADER = (
     "# pxname,svname,qcur,qmax,scur,smax,slim,stot,status,weight,check_status,check_code,"
@@ -21,22 +23,45 @@ class FakeHaproxy:
     it was told, a line of text where it did not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.state = {"a": "UP", "b": "MAINT"}
         self.healthy = {"a": True, "b": True}
         self.requests = {"a": 3, "b": 0}
         self.exit_code = 0
         self.stat: str | None = None
+        self.lost = 0
+        """So many answers more are lost on the way"""
 
     def execute(self, name: str, command: Sequence[str]) -> tuple[int, str]:
         assert name == "stage-switch"
-        shell, option, line = command
+        shell, option, script = command
         assert (shell, option) == ("sh", "-c")
-        found = re.fullmatch(r"echo '([^']*)' \| nc 127\.0\.0\.1 9999", line)
-        assert found
-        if self.exit_code:
-            return self.exit_code, "nc: 127.0.0.1: Connection refused\n"
-        return 0, "".join(self._answer(part.strip()) for part in found[1].split(";")) + "\n"
+        before = dict(self.state), dict(self.healthy)
+        asked = re.search(r"echo '([^']*)' \| nc 127\.0\.0\.1 9999", script)
+        parts = asked[1].split(";") if asked else []
+        answer = "".join(self._answer(part.strip()) for part in parts)
+        code, output = self._run(script, answer)
+        if not (self.folder / "told").exists():
+            self.state, self.healthy = before
+        self.lost -= 1
+        return code, "" if self.lost >= 0 else output
+
+    def _run(self, script: str, answer: str) -> tuple[int, str]:
+        """The script in a real shell, with the container's folders and its `nc` here."""
+        (self.folder / "told").unlink(missing_ok=True)
+        (self.folder / "answer").write_text(f"{answer}\n")
+        refused = f"echo nc: 127.0.0.1: Connection refused; return {self.exit_code}"
+        told = refused if self.exit_code else "cat > told; cat answer"
+        here = re.sub(r"/(?:tmp|dev/shm)/", "./", script)
+        done = subprocess.run(
+            ["sh", "-c", f"nc() {{ {told}; }}\nsleep() {{ :; }}\n{here}"],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
 
     def _answer(self, command: str) -> str:
         if command == "show stat -1 4 -1":
@@ -64,13 +89,18 @@ class FakeHaproxy:
 
 
 @pytest.fixture
-def haproxy() -> FakeHaproxy:
-    return FakeHaproxy()
+def haproxy(tmp_path: Path) -> FakeHaproxy:
+    return FakeHaproxy(tmp_path)
 
 
 @pytest.fixture
 def switch(haproxy: FakeHaproxy) -> Switch:
     return Switch(haproxy, "stage-switch")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def turned(switch: Switch) -> Turned:
+    return switch.take_turn("a run")
 
 
 def test_the_configuration_has_both_slots_at_their_fixed_addresses() -> None:
@@ -99,10 +129,10 @@ def test_both_slots_are_read_with_their_requests_and_last_answer(switch: Switch)
 
 
 def test_traffic_is_turned_from_one_slot_to_the_other_and_back(
-    switch: Switch, haproxy: FakeHaproxy
+    switch: Switch, turned: Turned, haproxy: FakeHaproxy
 ) -> None:
     for slot, other in (("b", "a"), ("a", "b")):
-        switch.turn_to(slot)
+        turned.turn_to(slot)
         slots = switch.slots()
         assert slots[slot].serves
         assert not slots[other].serves
@@ -110,9 +140,9 @@ def test_traffic_is_turned_from_one_slot_to_the_other_and_back(
 
 
 def test_a_new_version_is_not_healthy_before_it_was_checked_anew(
-    switch: Switch, haproxy: FakeHaproxy
+    switch: Switch, turned: Turned, haproxy: FakeHaproxy
 ) -> None:
-    switch.check("b")
+    turned.check("b")
     assert not switch.slots()["b"].healthy
     haproxy.healthy["b"] = True
     assert switch.slots()["b"].healthy
@@ -120,8 +150,10 @@ def test_a_new_version_is_not_healthy_before_it_was_checked_anew(
     assert switch.slots()["a"].serves
 
 
-def test_a_slot_that_is_shut_neither_serves_nor_counts_as_healthy(switch: Switch) -> None:
-    switch.shut("a")
+def test_a_slot_that_is_shut_neither_serves_nor_counts_as_healthy(
+    switch: Switch, turned: Turned
+) -> None:
+    turned.shut("a")
     slot = switch.slots()["a"]
     assert (slot.serves, slot.healthy) == (False, False)
 
@@ -171,20 +203,62 @@ def test_an_answer_that_does_not_say_how_it_stands_is_an_error(
         switch.slots()
 
 
-def test_a_switch_that_is_not_there_is_an_error(switch: Switch, haproxy: FakeHaproxy) -> None:
+def test_a_switch_that_is_not_there_is_an_error(
+    switch: Switch, turned: Turned, haproxy: FakeHaproxy
+) -> None:
     haproxy.exit_code = 1
     with pytest.raises(SwitchFailed, match="Connection refused"):
         switch.slots()
     with pytest.raises(SwitchFailed, match="Connection refused"):
-        switch.turn_to("b")
+        turned.turn_to("b")
 
 
-def test_a_command_that_is_refused_is_an_error(switch: Switch, haproxy: FakeHaproxy) -> None:
+def test_a_command_that_is_refused_is_an_error(turned: Turned, haproxy: FakeHaproxy) -> None:
     del haproxy.state["b"]
     with pytest.raises(SwitchFailed, match="No such server"):
-        switch.turn_to("b")
+        turned.turn_to("b")
 
 
-def test_there_is_no_third_slot(switch: Switch) -> None:
+def test_there_is_no_third_slot(turned: Turned) -> None:
     with pytest.raises(ValueError, match="not in tuple"):
-        switch.turn_to("c")
+        turned.turn_to("c")
+
+
+def test_a_turn_ends_every_earlier_one(switch: Switch, turned: Turned) -> None:
+    later = switch.take_turn("another run")
+    assert later.number > turned.number
+    for command in (turned.turn_to, turned.shut, turned.check):
+        with pytest.raises(Overtaken, match=f"Its turn was {turned.number} a run"):
+            command("b")
+    assert switch.slots()["a"].serves
+    later.turn_to("b")
+    assert switch.slots()["b"].serves
+    assert switch.holder() == f"{later.number} another run"
+
+
+def test_a_turn_has_a_number_above_those_that_the_versions_remember(switch: Switch) -> None:
+    assert switch.take_turn("a run", after=41).number == 42
+    assert switch.take_turn("a run", after=7).number == 43
+
+
+def test_a_turn_of_the_same_run_ends_its_earlier_one(switch: Switch, turned: Turned) -> None:
+    switch.take_turn("a run")
+    with pytest.raises(Overtaken):
+        turned.turn_to("b")
+
+
+def test_an_answer_that_is_lost_is_asked_for_again(
+    switch: Switch, turned: Turned, haproxy: FakeHaproxy
+) -> None:
+    haproxy.lost = 2
+    turned.turn_to("b")
+    assert switch.slots()["b"].serves
+    haproxy.lost = 100
+    with pytest.raises(SwitchFailed, match="lost on the way"):
+        switch.slots()
+
+
+def test_a_lock_that_a_death_left_is_broken(switch: Switch, haproxy: FakeHaproxy) -> None:
+    (haproxy.folder / "samebits.lock").mkdir()
+    assert switch.take_turn("a run").number == 1
+    assert not (haproxy.folder / "samebits.lock").exists()

@@ -1,0 +1,52 @@
+"""What a run that deploys writes on itself in Prefect, and reads of others."""
+
+from prefect import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.runtime import flow_run
+
+from domain.errors import Superseded
+from domain.marks import begins_to_deploy, has_begun_to_deploy, superseded_by
+
+
+def run_id() -> str:
+    """The ID of this run."""
+    return str(flow_run.get_id() or "")
+
+
+def begin_to_deploy() -> None:
+    """Write on this run that it deploys from now on; raises Superseded if it is to give way."""
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(flow_run.get_id())
+        attempt = attempt_of(run)
+        if has_begun_to_deploy(run.tags, attempt):
+            return  # an earlier try of this step has written it, and may have changed the stack
+        client.update_flow_run(run.id, tags=begins_to_deploy(run.tags, attempt))
+        by = superseded_by(client.read_flow_run(run.id).labels, attempt)
+    if by:
+        raise Superseded(f"It gave way to {by[:8]}, the head of its branch.", by=by)
+
+
+def deploys_to(stack: str) -> str:
+    """The name of the run that deploys to a stack now; empty for none."""
+    running = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING]))
+    tagged = FlowRunFilterTags(all_=[f"stack:{stack}"])
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=running, tags=tagged))
+    mine = run_id()
+    names = [
+        run.name
+        for run in runs
+        if str(run.id) != mine and has_begun_to_deploy(run.tags, attempt_of(run))
+    ]
+    return next(iter(names), "")
+
+
+def attempt_of(run: FlowRun) -> int:
+    """The number of a run's try, from 1."""
+    return max(run.run_count, 1)

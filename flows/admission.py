@@ -1,0 +1,55 @@
+"""Whether an image may take the place of what a stack runs: asked of git, under its lock."""
+
+from collections.abc import Callable
+
+from blocks.loading import load
+from blocks.prefect_api import recorded_images
+from blocks.repository import GitHubRepository
+from domain.commit import Commit
+from domain.image import Serving
+from domain.order import check_order, check_reason
+
+Admit = Callable[[Serving | None], None]
+
+
+def only_forward(commit: Commit) -> Admit:
+    """A pipeline goes forward in git's history, and follows its branch; raises Superseded."""
+    source = load(GitHubRepository, commit.repository)
+
+    def admit(serving: Serving | None) -> None:
+        running = running_commits(serving)
+        sha = running[0].sha if running else ""
+        # Without a record of it nobody knows where it came from: the branch's head then decides.
+        was_here = not any(known.branch for known in running) or any(
+            known.branch == commit.branch for known in running
+        )
+        check_order(commit, sha, source.standing(commit, sha), was_here=was_here)
+
+    return admit
+
+
+def with_reason(commit: Commit, reason: str) -> Admit:
+    """A person may go back, and says why; raises ReasonMissing."""
+    source = load(GitHubRepository, commit.repository)
+
+    def admit(serving: Serving | None) -> None:
+        if reason.strip():
+            return  # a rollback must not need a git server that answers
+        running = running_commits(serving)
+        sha = running[0].sha if running else ""
+        check_reason(commit, sha, source.standing(commit, sha), reason)
+
+    return admit
+
+
+def running_commits(serving: Serving | None) -> list[Commit]:
+    """The commit that a stack runs, once for each branch that it was published from.
+
+    Empty where nothing runs, or nobody knows of which commit it is.
+    """
+    if serving is None:
+        return []
+    records = [image.commit for image in recorded_images(serving.digest)]
+    sha = serving.sha or (records[0].sha if records else "")
+    found = [commit for commit in records if commit.sha == sha]
+    return found or ([Commit.model_construct(sha=sha, branch="")] if sha else [])
