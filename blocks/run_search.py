@@ -47,8 +47,7 @@ async def read_recent_runs(client: PrefectClient, since: datetime) -> list[FlowR
 
 async def read_states(client: PrefectClient, run_id: UUID) -> list[State]:
     """All states that a run was in, oldest first."""
-    states = await client.read_flow_run_states(run_id)
-    return sorted(states, key=lambda state: state.timestamp)
+    return await client.read_flow_run_states(run_id)
 
 
 def _of_types(types: list[StateType]) -> FlowRunFilterState:

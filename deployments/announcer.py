@@ -21,12 +21,13 @@ from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 
 from blocks.channel import Channel
-from blocks.prefect_api import REDEPLOY, prefect_api, read_runs, read_runs_by_id, read_steps
+from blocks.prefect_api import REDEPLOY, prefect_api, read_runs_by_id, read_steps
+from blocks.run_search import read_recent_runs, read_states
 from deployments.inbox import Inbox, Told
 from deployments.receiver import Repositories
 from deployments.reports import report_of
 from domain.errors import MessageRefused, SamebitsError
-from domain.message import Message, RunReport, message_of
+from domain.message import Ending, Message, RunReport, message_of
 
 _LOOK_BACK = timedelta(days=2)
 _COMPARE_SECONDS = 30.0
@@ -103,7 +104,7 @@ class Announcer:
         for deleted in not_ended - {run.id for run in found}:
             self._inbox.forget_told(str(deleted))
         if everything:
-            found += await read_runs(client, datetime.now(UTC) - _LOOK_BACK)
+            found += await read_recent_runs(client, datetime.now(UTC) - _LOOK_BACK)
         runs = {run.id: run for run in found if not self._is_settled(run)}
         for run_id in runs:
             if not self._inbox.told(str(run_id)):
@@ -117,7 +118,8 @@ class Announcer:
 
     async def _report(self, client: PrefectClient, run: FlowRun, *, redeploy: bool) -> RunReport:
         steps = await read_steps(client, run.id) if run.run_count else []
-        report = report_of(run, "redeploy" if redeploy else "pipeline", steps, "")
+        states = await read_states(client, run.id) if run.run_count else []
+        report = report_of(run, "redeploy" if redeploy else "pipeline", steps, "", states)
         repository = (await self._repositories()).get(report.commit.repository)
         if not repository or not report.commit.sha:
             return report
@@ -131,7 +133,7 @@ class Announcer:
             now = replace(told, fingerprint=fingerprint, ended=report.status.ended)
             try:
                 # In one thread, which cancelling does not stop: what was sent is written down.
-                await asyncio.to_thread(self._send, channel, now, message)
+                await asyncio.to_thread(self._send, channel, now, message, report.endings)
             except MessageRefused as error:
                 log.warning("run %s (%s) cannot be told: %s", run.name, run.id, error)
                 self._refused[run.id] = asyncio.get_running_loop().time() + _REFUSED_SECONDS
@@ -139,12 +141,14 @@ class Announcer:
         if run.end_time and run.end_time < datetime.now(UTC) - _SETTLED_AFTER:
             self._settled[run.id] = run.state_id
 
-    def _send(self, channel: Channel, told: Told, message: Message) -> None:
+    def _send(
+        self, channel: Channel, told: Told, message: Message, endings: tuple[Ending, ...]
+    ) -> None:
         if told.reference:
             reference = channel.update(told.reference, message)
         else:
             reference = channel.post(message)
-        self._inbox.keep_told(replace(told, reference=reference))
+        self._inbox.keep_told(replace(told, reference=reference), endings)
 
     async def _next_ids(self, seconds: float) -> set[UUID]:
         """The runs of which there is news; none after a while of silence."""

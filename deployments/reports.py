@@ -1,12 +1,15 @@
 """From what Prefect knows of a run to what the channel is told of it."""
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
-from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
+from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
 
 from blocks.prefect_api import run_url, step_name
 from domain.commit import Commit
-from domain.message import STEPS, RunReport, Status, StepReport
+from domain.marks import RESTARTED, SUPERSEDED, superseded_by
+from domain.message import STEPS, Ending, RunReport, Status, StepReport
 from domain.names import one_line
 
 _PREFIX = re.compile(r"\A(?:Flow|Task) run encountered an exception:? *(?:\w+: )?")
@@ -22,9 +25,18 @@ _MOST_TEXT = 240
 _QUIET = (Status.SCHEDULED, Status.RUNNING, Status.PASSED)
 
 
-def report_of(run: FlowRun, kind: str, steps: list[TaskRun], commit_url: str) -> RunReport:
-    """The report of a run; `steps` are its task runs in the order in which they were made."""
-    status = _status(run)
+def report_of(
+    run: FlowRun,
+    kind: str,
+    steps: list[TaskRun],
+    commit_url: str,
+    states: Sequence[State[Any]] = (),
+) -> RunReport:
+    """The report of a run; `steps` are its task runs in the order in which they were made, and
+    `states` all that it was in, oldest first.
+    """
+    gave_way_to = _gave_way_to(run)
+    status = Status.SUPERSEDED if gave_way_to else _status(run)
     return RunReport(
         run_id=str(run.id),
         kind=kind,
@@ -33,18 +45,63 @@ def report_of(run: FlowRun, kind: str, steps: list[TaskRun], commit_url: str) ->
         status=status,
         attempt=max(run.run_count, 1),
         steps=_steps(steps, status),
-        reason="" if status in _QUIET or not run.state else _reason(run.state.message or ""),
+        reason=_reason(run, status, gave_way_to),
+        earlier=_earlier(states),
         run_url=run_url(run.id),
         commit_url=commit_url,
     )
 
 
 def _status(run: FlowRun | TaskRun) -> Status:
-    if run.state is None:
-        return Status.SCHEDULED
-    if run.state.name == "Cached":
+    return _status_of(run.state) if run.state else Status.SCHEDULED
+
+
+def _status_of(state: State[Any]) -> Status:
+    if state.name == "Cached":
         return Status.CACHED
-    return _STATUSES.get(run.state.type, Status.RUNNING)
+    if state.type is StateType.CANCELLED and state.name == SUPERSEDED:
+        return Status.SUPERSEDED
+    return _STATUSES.get(state.type, Status.RUNNING)
+
+
+def _gave_way_to(run: FlowRun) -> str:
+    """The SHA that a cancelled run gave way to, as far as its labels say; empty for none."""
+    if not run.state or run.state.type is not StateType.CANCELLED:
+        return ""
+    # A try that was cancelled before it began is not counted.
+    return superseded_by(run.labels, run.run_count) or superseded_by(run.labels, run.run_count + 1)
+
+
+def _reason(run: FlowRun, status: Status, gave_way_to: str) -> str:
+    """Why a run is not well, and why one waits that was started again by itself."""
+    said = _said(run.state) if run.state else ""
+    if run.state and run.state.name == RESTARTED:
+        return said
+    if status in _QUIET:
+        return ""
+    if gave_way_to and run.state and run.state.name != SUPERSEDED:
+        return f"It gave way to {gave_way_to[:8]}."  # Prefect's own words say less
+    return said
+
+
+def _earlier(states: Sequence[State[Any]]) -> tuple[Ending, ...]:
+    """How those tries ended after which something more came."""
+    endings, attempt, last = list[Ending](), 0, None
+    for state in states:
+        if state.is_final():
+            last = state
+            continue
+        if last:
+            endings.append(_ending(attempt, _status_of(last), last))
+            last = None
+        if state.name == RESTARTED:
+            endings.append(_ending(attempt, "cut off", state))
+        attempt += state.is_running()
+    return tuple(endings)
+
+
+def _ending(attempt: int, how: str, state: State[Any]) -> Ending:
+    return Ending(attempt=max(attempt, 1), how=how, reason=one_line(_said(state), _MOST_TEXT))
 
 
 def _steps(task_runs: list[TaskRun], whole: Status) -> tuple[StepReport, ...]:
@@ -68,8 +125,9 @@ def _note(step: TaskRun) -> str:
     return one_line((step.state.message if step.state else "") or "", _MOST_TEXT)
 
 
-def _reason(message: str) -> str:
-    return _PREFIX.sub("", message)
+def _said(state: State[Any]) -> str:
+    """What a state says of itself, without Prefect's own words."""
+    return _PREFIX.sub("", state.message or "")
 
 
 def _commit(run: FlowRun) -> Commit:

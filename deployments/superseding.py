@@ -156,6 +156,7 @@ class Superseder:
         await client.update_flow_run_labels(run.id, gives_way(one.attempt, head))
         now = await client.read_flow_run(run.id)
         if _going(now) is None or _attempt(now) != one.attempt or _deploys(now):
+            await client.update_flow_run_labels(run.id, gives_way(one.attempt, ""))
             return
         log.info("%s gives way to %s", run.name, head[:8])
         self._giving_way[run.id] = head

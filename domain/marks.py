@@ -11,12 +11,16 @@ from typing import Any
 SUPERSEDED = "Superseded"
 """Name of the state of a run that gave way"""
 
+RESTARTED = "Restarted"
+"""Name of the state of a run that was cut off, and waits to go on"""
+
 Labels = dict[str, bool | int | float | str]
 """As Prefect takes them"""
 
 _DEPLOYS = "deploys"
 _SUPERSEDED_BY = "samebits.superseded-by"
 _RESTARTS = "samebits.restarts"
+_DELIVERY = "samebits.delivery"
 
 
 def deploys_tag(attempt: int) -> str:
@@ -55,3 +59,13 @@ def restarts(labels: Mapping[str, Any]) -> int:
     """How often a run was started again by itself."""
     text = str(labels.get(_RESTARTS, 0))
     return int(text) if text.isdecimal() else 0
+
+
+def delivered_by(delivery_id: str) -> dict[str, str]:
+    """The label that says which delivery made a run."""
+    return {_DELIVERY: delivery_id}
+
+
+def made_by(labels: Mapping[str, Any], delivery_id: str) -> bool:
+    """Whether a run was made for this delivery, and was not there before."""
+    return labels.get(_DELIVERY) == delivery_id

@@ -12,6 +12,7 @@ from domain.errors import LOG_MARK
 STEPS = ("build", "test", "publish", "deploy")
 _MOST_SECTION = 2900
 _MOST_LOG_LINES = 12
+_MOST_ENDINGS = 8
 
 
 class Status(StrEnum):
@@ -62,6 +63,17 @@ class StepReport(BaseModel):
     note: str = ""
 
 
+class Ending(BaseModel):
+    """How a try of a run ended."""
+
+    model_config = ConfigDict(frozen=True)
+
+    attempt: int
+    how: str
+    """A Status, or `cut off` for one that was started again by itself"""
+    reason: str = ""
+
+
 class RunReport(BaseModel):
     """All that the channel is told of a run."""
 
@@ -77,8 +89,16 @@ class RunReport(BaseModel):
     steps: tuple[StepReport, ...] = ()
     reason: str = ""
     """Why it failed, whole: the first lines say it, those that begin with LOG_MARK are the log"""
+    earlier: tuple[Ending, ...] = ()
+    """How its earlier tries ended, oldest first"""
     run_url: str = ""
     commit_url: str = ""
+
+    @property
+    def endings(self) -> tuple[Ending, ...]:
+        """How all its tries have ended so far."""
+        last = Ending(attempt=self.attempt, how=self.status, reason=self.reason)
+        return (*self.earlier, last) if self.status.ended else self.earlier
 
 
 class Message(BaseModel):
@@ -127,6 +147,7 @@ def message_of(run: RunReport) -> Message:
         _steps(run),
         _notes(run),
         *_why(run.reason),
+        _earlier(run.earlier),
         _link(run.run_url, "run in the Prefect UI"),
     ]
     return Message(
@@ -154,6 +175,13 @@ def _steps(run: RunReport) -> str:
 
 def _notes(run: RunReport) -> str:
     return "\n".join(f"{step.name}: {escaped(step.note)}" for step in run.steps if step.note)
+
+
+def _earlier(endings: tuple[Ending, ...]) -> str:
+    return "\n".join(
+        escaped(f"attempt {ending.attempt} {ending.how}: {ending.reason}".removesuffix(": "))
+        for ending in endings[-_MOST_ENDINGS:]
+    )
 
 
 def _why(reason: str) -> list[str]:

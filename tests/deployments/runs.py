@@ -122,7 +122,7 @@ class FakePrefect:
         if self.down:
             raise ServerUnavailable("Prefect's API does not answer.")
         names = (flow_filter.name.any_ if flow_filter.name else None) or []
-        flows = {self.flows[name].id for name in names}
+        flows = {flow.id for name, flow in self.flows.items() if name in names}
         found = [
             run
             for run in self.runs.values()

@@ -1,134 +1,32 @@
 """The announcer: what the channel holds, compared with how the runs stand."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
-from prefect.client.schemas.objects import Flow, FlowRun, State, StateType, TaskRun
+from prefect.client.schemas.objects import StateType
 from pydantic import SecretStr
 
 from blocks.channel import Channel, Pace
 from blocks.repository import GitHubRepository
 from deployments import announcer as announcer_module
 from deployments.announcer import Announcer
-from deployments.inbox import Inbox
+from deployments.inbox import Delivery, Inbox
 from domain.errors import (
     ChannelRefused,
     ChannelUnavailable,
     MessageRefused,
     SamebitsError,
-    ServerUnavailable,
 )
+from domain.marks import RESTARTED, SUPERSEDED, gives_way
 from domain.message import Message
+from tests.deployments.runs import SHA, FakePrefect
 from tests.slack import Slack
-
-SHA = "0123456789abcdef0123456789abcdef01234567"
-NOW = datetime.now(UTC)
-
-
-class FakePrefect:
-    """The runs of a Prefect server, and those questions of its client that the announcer asks."""
-
-    def __init__(self) -> None:
-        self.flows = {name: Flow(id=uuid4(), name=name) for name in ("pipeline", "redeploy")}
-        self.runs: dict[UUID, FlowRun] = {}
-        self.steps: dict[UUID, list[TaskRun]] = {}
-        self.asked = self.asked_for_steps = 0
-        self.down = False
-
-    @asynccontextmanager
-    async def client(self) -> AsyncIterator[PrefectClient]:
-        yield cast("PrefectClient", self)
-
-    def add(self, subject: str, flow: str = "pipeline", age: timedelta = timedelta()) -> UUID:
-        """A run that is scheduled; `age` is how long ago that was."""
-        created = datetime.now(UTC) - age + timedelta(milliseconds=len(self.runs))
-        commit = {"repository": "hello-service", "branch": "master", "sha": SHA, "author": "Ada"}
-        run = FlowRun(
-            id=uuid4(),
-            flow_id=self.flows[flow].id,
-            name=subject,
-            created=created,
-            expected_start_time=created,
-            parameters={"commit": {**commit, "subject": subject}, "stack": "prod"},
-        )
-        self.runs[run.id] = run
-        self.set(run.id, StateType.SCHEDULED)
-        return run.id
-
-    def set(
-        self, run_id: UUID, kind: StateType, message: str = "", age: timedelta = timedelta()
-    ) -> None:
-        """Bring a run into a state, as of `age` ago."""
-        state: State[Any] = State(id=uuid4(), type=kind, message=message)
-        self.runs[run_id] = self.runs[run_id].model_copy(
-            update={
-                "state": state,
-                "state_id": state.id,
-                "run_count": self.runs[run_id].run_count + (kind is StateType.RUNNING),
-                "end_time": datetime.now(UTC) - age if state.is_final() else None,
-            }
-        )
-
-    def step(self, run_id: UUID, name: str, kind: StateType, seconds: float) -> None:
-        """Let a step of a run stand so."""
-        number = len(self.steps.setdefault(run_id, []))
-        step = TaskRun(
-            id=uuid4(),
-            flow_run_id=run_id,
-            name=f"{name}-0",
-            task_key=name,
-            dynamic_key="0",
-            state=State(type=kind),
-            flow_run_run_count=self.runs[run_id].run_count,
-            expected_start_time=NOW + timedelta(seconds=number),
-            total_run_time=timedelta(seconds=seconds),
-        )
-        self.steps[run_id].append(step)
-
-    # -- what the client is asked -------------------------------------------------------------
-
-    async def read_flow_runs(
-        self,
-        *,
-        flow_filter: FlowFilter,
-        flow_run_filter: FlowRunFilter,
-        limit: int,
-        offset: int,
-        **_: object,
-    ) -> list[FlowRun]:
-        self.asked += 1
-        if self.down:
-            raise ServerUnavailable("Prefect's API does not answer.")
-        names = (flow_filter.name.any_ if flow_filter.name else None) or []
-        flows = {self.flows[name].id for name in names}
-        ids = flow_run_filter.id.any_ if flow_run_filter.id else None
-        start = flow_run_filter.expected_start_time
-        after = start.after_ if start else None
-        found = [
-            run
-            for run in self.runs.values()
-            if run.flow_id in flows
-            and (ids is None or run.id in ids)
-            and (after is None or (run.expected_start_time and run.expected_start_time >= after))
-        ]
-        return found[::-1][offset : offset + limit]
-
-    async def read_task_runs(self, *, flow_run_filter: FlowRunFilter) -> list[TaskRun]:
-        self.asked_for_steps += 1
-        ids = (flow_run_filter.id.any_ if flow_run_filter.id else None) or []
-        return [step for run_id in ids for step in self.steps.get(run_id, [])]
-
-    async def read_flows(self) -> list[Flow]:
-        return list(self.flows.values())
 
 
 @dataclass
@@ -291,7 +189,74 @@ async def test_a_retried_run_updates_the_same_message(house: House) -> None:
     await house.compare()
     (told,) = house.channel.messages
     assert "passed* (attempt 2)" in told
-    assert "No space." not in told
+    assert "attempt 1 failed: No space." in told
+    assert house.inbox.told_endings(str(run)) == [(1, "failed"), (2, "passed")]
+
+
+async def test_the_end_of_a_try_that_the_channel_missed_is_told_with_the_next(
+    house: House,
+) -> None:
+    house.channel.faults[""] = ChannelUnavailable("Slack does not answer.")
+    run = house.prefect.add("Say hello")
+    house.prefect.set(run, StateType.RUNNING)
+    house.prefect.set(run, StateType.CRASHED, "The worker died.\nLine two")
+    with pytest.raises(ChannelUnavailable):
+        await house.compare()
+    house.prefect.set(run, StateType.SCHEDULED, name="AwaitingRetry")
+    house.prefect.set(run, StateType.RUNNING)
+    house.prefect.set(
+        run, StateType.SCHEDULED, "It goes on by itself (1 of at most 2).", name=RESTARTED
+    )
+    house.prefect.set(run, StateType.RUNNING)
+    house.prefect.set(run, StateType.FAILED, "2 of 9 tests are red.")
+    house.channel.faults.clear()
+    await house.compare()
+    (told,) = house.channel.messages
+    ends = [line for line in told.splitlines() if "attempt" in line]
+    assert ends[1:] == [
+        "attempt 1 crashed: The worker died.",
+        "attempt 2 cut off: It goes on by itself (1 of at most 2).",
+    ]
+    assert "failed* (attempt 3)" in ends[0]
+    assert house.inbox.told_endings(str(run)) == [(1, "crashed"), (2, "cut off"), (3, "failed")]
+
+
+async def test_a_retry_of_an_old_run_is_told_even_if_no_event_came(house: House) -> None:
+    run = house.prefect.add("Say hello", age=timedelta(days=30))
+    house.prefect.set(run, StateType.RUNNING)
+    house.prefect.set(run, StateType.FAILED, "No space.", age=timedelta(days=30))
+    await house.hear_of(run)
+    house.restart()
+    house.prefect.set(run, StateType.RUNNING)
+    house.prefect.set(run, StateType.COMPLETED)
+    await house.compare()
+    assert "passed* (attempt 2)" in headlines(house)[0]
+
+
+async def test_a_run_that_the_dispatcher_made_is_told_however_late(house: House) -> None:
+    run = house.prefect.add("Say hello", age=timedelta(days=30))
+    house.inbox.store(Delivery("1", "push"))
+    house.inbox.settle("1", "dispatched", run_id=str(run))
+    house.prefect.set(run, StateType.COMPLETED, age=timedelta(days=30))
+    house.restart()
+    await house.compare()
+    assert "passed" in headlines(house)[0]
+
+
+async def test_a_run_that_gave_way_is_told_once_with_the_commit_that_it_gave_way_to(
+    house: House,
+) -> None:
+    run = house.prefect.add("Say hello")
+    await house.compare()
+    house.prefect.change(run, labels=gives_way(0, "f" * 40))
+    house.prefect.set(run, StateType.CANCELLED)
+    await house.compare()
+    house.prefect.set(run, StateType.CANCELLED, "It gave way to ffffffff.", name=SUPERSEDED)
+    await house.compare()
+    (told,) = house.channel.messages
+    assert "· superseded" in told
+    assert "gave way to ffffffff" in told
+    assert house.channel.calls == ["post", "update"]
 
 
 async def test_a_crash_of_which_nobody_brought_news_is_told(house: House) -> None:

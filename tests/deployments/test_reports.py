@@ -11,7 +11,8 @@ from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
 
 from deployments.reports import report_of
 from domain.errors import BuildFailed
-from domain.message import Status, message_of
+from domain.marks import RESTARTED, SUPERSEDED, gives_way
+from domain.message import Ending, Status, message_of
 from tests.wild import nasty, quick, text
 
 RUN, FLOW = UUID(int=1), UUID(int=2)
@@ -70,6 +71,8 @@ def test_a_report_names_the_run_the_commit_and_the_stack() -> None:
         (state(StateType.FAILED), Status.FAILED),
         (state(StateType.FAILED, "TimedOut"), Status.FAILED),
         (state(StateType.CANCELLED), Status.CANCELLED),
+        (state(StateType.CANCELLED, SUPERSEDED), Status.SUPERSEDED),
+        (state(StateType.SCHEDULED, RESTARTED), Status.SCHEDULED),
         (state(StateType.CRASHED), Status.CRASHED),
     ],
 )
@@ -134,6 +137,75 @@ def test_a_run_that_is_well_needs_no_reason(kind: StateType) -> None:
     assert report_of(run, "pipeline", [], "").reason == ""
 
 
+@pytest.mark.parametrize(("count", "labelled"), [(1, 1), (0, 0), (0, 1), (2, 2), (2, 3)])
+def test_a_cancelled_run_that_gave_way_is_superseded_and_so_are_its_steps(
+    count: int, labelled: int
+) -> None:
+    labels, cancelled = gives_way(labelled, SHA), state(StateType.CANCELLED, message="Prefect's.")
+    run = flow_run(cancelled, labels=labels, run_count=count)
+    report = report_of(run, "pipeline", [task_run("build", DONE), task_run("test", RUNNING)], "")
+    assert report.status == Status.SUPERSEDED
+    assert report.reason == f"It gave way to {SHA[:8]}."
+    assert [step.status for step in report.steps] == [Status.PASSED, Status.SUPERSEDED]
+
+
+@pytest.mark.parametrize("labelled", [1, 2, 5])
+def test_a_try_that_a_person_cancelled_is_not_superseded_for_an_earlier_one(labelled: int) -> None:
+    run = flow_run(state(StateType.CANCELLED), labels=gives_way(labelled, SHA), run_count=3)
+    assert report_of(run, "pipeline", [], "").status == Status.CANCELLED
+
+
+def test_a_run_that_was_to_give_way_and_had_passed_has_passed() -> None:
+    run = flow_run(DONE, labels=gives_way(1, SHA))
+    assert report_of(run, "pipeline", [], "").status == Status.PASSED
+
+
+def test_what_a_superseded_state_says_is_told() -> None:
+    said = "Commit 61137280 gave way to 01234567, which runs now."
+    now = state(StateType.CANCELLED, SUPERSEDED, said)
+    report = report_of(flow_run(now), "pipeline", [task_run("deploy", now)], "")
+    assert report.reason == said
+    assert [step.status for step in report.steps] == [Status.SUPERSEDED]
+
+
+def test_a_run_that_was_cut_off_says_why_it_waits() -> None:
+    now = state(StateType.SCHEDULED, RESTARTED, "It goes on by itself (1 of at most 2).")
+    report = report_of(flow_run(now), "pipeline", [], "")
+    assert report.status == Status.SCHEDULED
+    assert report.reason == "It goes on by itself (1 of at most 2)."
+
+
+def test_how_earlier_tries_ended_is_told_in_their_order() -> None:
+    error = f"Flow run encountered an exception: BuildFailed: {BuildFailed('No.', log=['x'])}"
+    states = [
+        state(StateType.SCHEDULED),
+        state(StateType.CANCELLED, message="gave way"),
+        state(StateType.CANCELLED, SUPERSEDED, "It gave way to 01234567."),
+        state(StateType.SCHEDULED, "AwaitingRetry"),
+        state(StateType.PENDING),
+        RUNNING,
+        state(StateType.FAILED, message=error),
+        state(StateType.SCHEDULED, "AwaitingRetry"),
+        RUNNING,
+        state(StateType.SCHEDULED, RESTARTED, "It goes on by itself."),
+        RUNNING,
+        state(StateType.CRASHED, message="It died."),
+    ]
+    run = flow_run(states[-1], run_count=3)
+    report = report_of(run, "pipeline", [], "", states)
+    assert report.earlier == (
+        Ending(attempt=1, how="superseded", reason="It gave way to 01234567."),
+        Ending(attempt=1, how="failed", reason="No."),
+        Ending(attempt=2, how="cut off", reason="It goes on by itself."),
+    )
+    assert report.endings[-1] == Ending(attempt=3, how="crashed", reason="It died.")
+
+
+def test_a_run_that_has_not_ended_yet_has_no_end() -> None:
+    report = report_of(flow_run(RUNNING), "pipeline", [], "", [state(StateType.PENDING), RUNNING])
+    assert report.endings == ()
+
+
 def test_attempts_are_counted_from_one() -> None:
     attempts = [
         report_of(flow_run(RUNNING, run_count=n), "pipeline", [], "").attempt for n in (0, 1, 2)
@@ -168,6 +240,26 @@ def test_what_a_person_typed_wrong_is_told_as_far_as_it_goes(parameters: dict[st
 
 
 values = st.one_of(st.none(), st.integers(), text, nasty.map(lambda part: part * 200))
+
+
+@quick
+@given(
+    st.lists(
+        st.builds(
+            state,
+            st.sampled_from(StateType),
+            st.sampled_from([None, SUPERSEDED, RESTARTED]),
+            st.one_of(text, nasty.map(lambda part: part * 200)),
+        ),
+        min_size=1,
+        max_size=60,
+    )
+)
+def test_whatever_states_a_run_was_in_they_can_be_told(states: list[State[Any]]) -> None:
+    run = flow_run(states[-1], run_count=9)
+    for section in message_of(report_of(run, "pipeline", [], "", states)).sections:
+        assert 0 < len(section) <= 3000
+        assert "<!" not in section
 
 
 @quick
