@@ -54,6 +54,15 @@ def apply() -> None:
 
 
 @app.command()
+def doctor() -> None:
+    """Check everything that a run needs, and say what to do about what is wrong."""
+    from deployments.doctor import run_doctor
+
+    if not run_doctor(read_settings(), typer.echo):
+        sys.exit(1)
+
+
+@app.command()
 def deliveries(
     count: Annotated[int, typer.Option(min=1, help="How many of the last ones.")] = 20,
 ) -> None:
@@ -82,11 +91,38 @@ def redeploy(
 
 
 @app.command()
+def prune() -> None:
+    """Remove now what no stack and no recent run needs, and say what went."""
+    from prefect.settings import temporary_settings
+
+    from deployments.commands import prune as run
+    from deployments.environment import client_settings
+
+    with temporary_settings(client_settings(read_settings())):
+        if not asyncio.run(run(typer.echo)):
+            sys.exit(1)
+
+
+@app.command()
 def receive() -> None:
     """Run receiver, dispatcher and announcer; needs PREFECT_API_URL."""
     from deployments.service import serve
 
     serve(read_settings())
+
+
+@app.command()
+def work(
+    name: Annotated[str, typer.Option(help="Name of this worker, if there are several.")] = "",
+    *,
+    restart: Annotated[
+        bool, typer.Option(help="Have the runs go on that a worker of this name left as it died.")
+    ] = True,
+) -> None:
+    """Run a worker; needs PREFECT_API_URL and a Docker engine."""
+    from deployments.worker import work as run
+
+    run(read_settings(), name, restart=restart)
 
 
 def main() -> None:

@@ -11,6 +11,11 @@ from blocks.engine import DockerHost, Engine
 from deployments.processes import Child
 from domain.errors import EngineUnavailable, MissingTool
 
+_PID_FILES = {
+    Path("/var/run/docker.pid"): "dockerd",
+    Path("/var/run/docker/containerd/containerd.pid"): "containerd",
+}
+
 
 def engine_answers() -> bool:
     """Whether an engine can be reached as the environment says (DOCKER_HOST, or the socket)."""
@@ -42,13 +47,28 @@ def start_engine(environment: Mapping[str, str], log: Path) -> Child | None:
             hint="Start Docker (systemctl start docker, or Docker Desktop), or set DOCKER_HOST; on "
             "Debian or Ubuntu `make setup` as root installs one.",
         )
-    # A pid file of an engine that was killed keeps the next one from starting.
-    pid_file = Path("/var/run/docker.pid")
-    if pid_file.exists() and not Path(f"/proc/{pid_file.read_text().strip()}").exists():
-        pid_file.unlink()
+    for pid_file, name in _PID_FILES.items():
+        forget_dead(pid_file, name)
     child = Child("dockerd", [program], environment, log)
     child.wait_until(engine_answers, 60)
     return child
+
+
+def forget_dead(pid_file: Path, program: str) -> None:
+    """Remove the pid file of a program that was killed; it keeps the next one from starting.
+
+    Another process may have got its number since, surely so after a power cut.
+    """
+    try:
+        pid = pid_file.read_text().strip()
+    except OSError:
+        return
+    try:
+        lives = Path(f"/proc/{pid}/comm").read_text().strip() == program
+    except OSError:
+        lives = False
+    if not lives:
+        pid_file.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from blocks.aws import AwsCredentials
 from blocks.forms import show_form_of
 from blocks.loading import load_if_there
 from blocks.named import REGISTRIES, STACKS
-from blocks.prefect_api import delete_deployments_but, prefect_api
+from blocks.prefect_api import POOL, delete_deployments_but, prefect_api
 from blocks.registry import is_loopback
 from blocks.repository import DEFAULT_REGISTRY
 from deployments import example, host_images
@@ -34,7 +34,6 @@ from domain.routing import Target, check_mapping
 from domain.settings import Settings
 from flows.steps import ENGINE
 
-POOL = "samebits"
 PROJECT = Path(__file__).parent.parent
 
 

@@ -15,21 +15,23 @@ from prefect.settings import temporary_settings
 from blocks.docker_stack import DockerStack
 from blocks.engine import DockerHost, Engine, Service
 from blocks.loading import load_all
-from blocks.prefect_api import prefect_api
+from blocks.prefect_api import POOL, prefect_api
 from deployments import host_images
 from deployments.engine_start import start_engine
 from deployments.environment import api_password, child_environment, client_settings
-from deployments.leftovers import end_leftovers
 from deployments.processes import Child, answers, check_port
-from deployments.provisioning import POOL, provision
+from deployments.provisioning import provision
+from deployments.recovery import STOPPED, end_runs
 from deployments.secret_files import secret_file
 from deployments.settings import SystemSettings
+from deployments.worker import worker_name
 from domain.errors import SamebitsError, StartFailed
 
-SERVER, RECEIVER, WORKER = "prefect-server", "receiver", "worker"
+SERVER, RECEIVER, WORKER, ENGINE = "prefect-server", "receiver", "worker", "dockerd"
 _STOPPED = (WORKER, RECEIVER, SERVER)
 """The order of stopping: runs and messages need the server to the last"""
 _SHORTEST_LIFE = 10.0
+_REGISTRY_SECONDS = 5.0
 Say = Callable[[str], None]
 
 
@@ -42,6 +44,7 @@ class System:
     children: list[Child] = field(default_factory=list)
     engine: Child | None = None
     has_registry: bool = False
+    _registry_seen: float = 0.0
 
     @contextlib.contextmanager
     def running(self) -> "Iterator[System]":
@@ -53,9 +56,18 @@ class System:
             finally:
                 self._stop()
 
+    def look_after(self) -> None:
+        """Start again what has ended by itself: a part, the engine, or the registry."""
+        if part := self.ended():
+            self.revive(part)
+        elif self.has_registry and time.monotonic() - self._registry_seen > _REGISTRY_SECONDS:
+            self._registry_seen = time.monotonic()
+            self._revive_registry()
+
     def ended(self) -> Child | None:
-        """A part that ended by itself, if any."""
-        return next((child for child in self.children if not child.running), None)
+        """A part that ended by itself, if any; the engine first, which the others need."""
+        parts = [self.engine, *self.children] if self.engine else self.children
+        return next((part for part in parts if not part.running), None)
 
     def revive(self, part: Child) -> None:
         """Start a part again that has ended by itself; StartFailed if it ends at once."""
@@ -67,20 +79,23 @@ class System:
             )
         self.say(f"{part.name} has ended by itself: it is started again. Its log is {part.log}")
         part.stop()
+        if part is self.engine:
+            self._engine()
+            return
         self.children.remove(part)
         if part.name == SERVER:
             self._server()
         elif part.name == RECEIVER:
             self._service()
-        else:
-            self._leftovers()
-            self._worker()
+        elif part.name == WORKER:
+            # It died alone, perhaps of a run: that is not started again without a person.
+            self._worker(restart=False)
 
     # -- start --------------------------------------------------------------------------------
 
     def _start(self) -> None:
         self._check_ports()
-        self.engine = start_engine(child_environment(self.settings), self._log("dockerd"))
+        self._engine()
         self._step("images", self._images)
         self._step("registry", self._registry)
         self._step("Prefect server", self._server)
@@ -88,7 +103,6 @@ class System:
             "work pool, blocks and deployments", lambda: asyncio.run(provision(self.settings))
         )
         self._step("stacks", lambda: self._each_stack("resume"))
-        self._step("leftovers of an earlier stop", self._leftovers)
         self._step("receiver", self._service)
         self._step("worker", self._worker)
 
@@ -104,6 +118,9 @@ class System:
         if not (settings.home / "prefect").exists():  # later on, the blocks of the stacks decide
             check_port(settings.stage_port, "the stack stage", "SAMEBITS_STAGE_PORT")
             check_port(settings.prod_port, "the stack prod", "SAMEBITS_PROD_PORT")
+
+    def _engine(self) -> None:
+        self.engine = start_engine(child_environment(self.settings), self._log(ENGINE))
 
     def _images(self) -> None:
         with Engine(DockerHost()) as engine:
@@ -143,21 +160,16 @@ class System:
         )
         child.wait_until(lambda: answers(f"{self.settings.api_url}/ready"), 120)
 
-    def _leftovers(self) -> None:
-        asyncio.run(end_leftovers(self.settings))
-
     def _service(self) -> None:
         child = self._child(RECEIVER, ["deployments.cli", "receive"])
         url = f"http://127.0.0.1:{self.settings.receiver_port}/health"
         child.wait_until(lambda: answers(url), 60)
 
-    def _worker(self) -> None:
-        name = f"{self.settings.name}-worker"
+    def _worker(self, *, restart: bool = True) -> None:
+        name = worker_name(self.settings)
         since = datetime.now(UTC)
-        child = self._child(
-            WORKER,
-            ["prefect", "worker", "start", "--pool", POOL, "--name", name],
-        )
+        how = [] if restart else ["--no-restart"]
+        child = self._child(WORKER, ["deployments.cli", "work", "--name", name, *how])
         child.wait_until(lambda: asyncio.run(_worker_online(name, since)), 60)
 
     def _child(self, name: str, module: list[str], **secrets: str) -> Child:
@@ -178,7 +190,7 @@ class System:
         for child in sorted(self.children, key=lambda child: _STOPPED.index(child.name)):
             if child.name == SERVER:
                 stopping.append(lambda: self._each_stack("halt"))
-                stopping.append(self._leftovers)
+                stopping.append(self._end_runs)
             stopping.append(child.stop)
         if self.has_registry:
             stopping.append(self._stop_registry)
@@ -189,6 +201,25 @@ class System:
                 stop()
             except SamebitsError as error:
                 self.say(f"while stopping: {error}")
+
+    def _end_runs(self) -> None:
+        """The worker ends its runs itself, if it still can."""
+
+        async def end() -> None:
+            async with prefect_api() as client:
+                await end_runs(client, worker_name(self.settings), STOPPED)
+
+        asyncio.run(end())
+
+    def _revive_registry(self) -> None:
+        try:
+            with Engine(DockerHost()) as engine:
+                found = engine.container(self._registry_name)
+                if found and not found.running:
+                    self.say(f"The registry {found.name} has ended: it is started again.")
+                    engine.start(found.name)
+        except SamebitsError as error:
+            self.say(f"the registry: {error}")
 
     def _stop_registry(self) -> None:
         with Engine(DockerHost()) as engine:

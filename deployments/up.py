@@ -31,6 +31,5 @@ Change something, commit, push to master, and watch. Ctrl-C stops everything."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, asked)
     while not stop.wait(1):
-        if part := system.ended():
-            system.revive(part)
+        system.look_after()
     system.say("\nStopping…")

@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from blocks import all as blocks
-from deployments.provisioning import POOL, PROJECT
+from blocks.prefect_api import POOL
+from deployments.provisioning import PROJECT
 from deployments.settings import SystemSettings
 from domain import errors
 from domain.commit import Commit
@@ -28,7 +29,7 @@ each_file = pytest.mark.parametrize(
     "file", [REAL, EXAMPLE, AWS], ids=lambda file: str(file.relative_to(PROJECT))
 )
 BLOCKS = [getattr(blocks, name) for name in blocks.__all__]
-FLOWS = {"flows.pipeline.pipeline", "flows.redeploy.redeploy"}
+FLOWS = {"flows.pipeline.pipeline", "flows.redeploy.redeploy", "flows.prune.prune"}
 
 
 def deployments_of(file: Path) -> list[dict[str, Any]]:

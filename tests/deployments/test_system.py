@@ -35,8 +35,8 @@ class Noting(System):
         self.notes.append(action)
         raise EngineUnavailable("The engine is away.")
 
-    def _leftovers(self) -> None:
-        self.notes.append("leftovers")
+    def _end_runs(self) -> None:
+        self.notes.append("runs")
 
 
 @pytest.mark.parametrize(
@@ -48,5 +48,5 @@ def test_the_server_stops_last_whatever_was_started_again_and_whatever_resists(
     notes: list[str] = []
     said: list[str] = []
     Noting(SystemSettings(home=tmp_path), said.append).noting(notes, *children)._stop()
-    assert notes == [WORKER, RECEIVER, "halt", "leftovers", SERVER]
+    assert notes == [WORKER, RECEIVER, "halt", "runs", SERVER]
     assert said == ["while stopping: The engine is away."]

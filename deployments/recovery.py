@@ -1,0 +1,97 @@
+"""What becomes of the runs that a worker had when it ended: started again, or ended and told."""
+
+import contextlib
+import logging
+from datetime import UTC, datetime, timedelta
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Crashed, Scheduled
+
+from blocks.prefect_api import read_unfinished_runs
+from domain.marks import RESTARTED, restarted, restarts
+
+STOPPED = "The system was stopped while this run was going on. Retry it."
+DIED = "The worker died while this run was going on, and its process with it. Retry it."
+
+_WORKER = "prefect.worker.name"
+"""The label that Prefect's worker writes on a run just after it has taken it"""
+
+_LABELLED_AFTER = timedelta(seconds=5)
+log = logging.getLogger("samebits.recovery")
+
+
+def worker_of(run: FlowRun) -> str:
+    """The name of the worker that has a run, or had it last; empty if none has written it."""
+    return str(run.labels.get(_WORKER, ""))
+
+
+async def recover(client: PrefectClient, worker: str, most_restarts: int) -> None:
+    """Start the runs again that this worker left when it died; call it before the worker works.
+
+    What was being cancelled is cancelled, and what was started again `most_restarts` times crashes.
+    """
+    for run in await _left_by(client, worker):
+        times = restarts(run.labels)
+        if run.state and run.state.is_cancelling():
+            await _end(client, run, "")
+        elif times >= most_restarts:
+            await _end(client, run, _cut_off(times, most_restarts))
+        else:
+            # Counted first: a run that kills its host is not started again for ever.
+            await client.update_flow_run_labels(run.id, restarted(times + 1))
+            why = f"It was cut off, and goes on by itself ({times + 1} of at most {most_restarts})."
+            await _set(client, run, Scheduled(name=RESTARTED, message=why))
+
+
+async def end_runs(client: PrefectClient, worker: str, why: str) -> None:
+    """End the runs that this worker has left: they crash, and the message says why."""
+    for run in await _left_by(client, worker):
+        await _end(client, run, why)
+
+
+async def end_run(client: PrefectClient, run: FlowRun, why: str) -> None:
+    """End a run that nobody has any more, if it still stands as it was read."""
+    with contextlib.suppress(ObjectNotFound):
+        now = await client.read_flow_run(run.id)
+        if now.state_id == run.state_id:
+            await _end(client, run, why)
+
+
+async def _left_by(client: PrefectClient, worker: str) -> list[FlowRun]:
+    """The unfinished runs of this worker, and those that a worker took and never began."""
+    return [
+        run
+        for run in await read_unfinished_runs(client)
+        if worker_of(run) == worker or _was_never_begun(run)
+    ]
+
+
+def _was_never_begun(run: FlowRun) -> bool:
+    if worker_of(run) or not run.state or not run.state.is_pending():
+        return False
+    return run.state.timestamp < datetime.now(UTC) - _LABELLED_AFTER
+
+
+async def _end(client: PrefectClient, run: FlowRun, why: str) -> None:
+    if run.state and run.state.is_cancelling():
+        await _set(client, run, Cancelled(message="It was cancelled as its worker ended."))
+    else:
+        await _set(client, run, Crashed(message=why))
+
+
+async def _set(client: PrefectClient, run: FlowRun, state: State[None]) -> None:
+    log.warning("run %s (%s): %s. %s", run.name, run.id, state.name, state.message)
+    with contextlib.suppress(ObjectNotFound):
+        await client.set_flow_run_state(run.id, state, force=True)
+
+
+def _cut_off(times: int, most: int) -> str:
+    if not most:
+        return DIED
+    return (
+        f"It was cut off once more, after it was started again {times} times: it is not started "
+        "by itself any more. Find out what ends the worker or its host (memory? the disk?), "
+        "then retry it."
+    )

@@ -1,0 +1,154 @@
+"""What becomes of the runs that a worker had when it ended."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect.client.schemas.objects import State, StateType
+
+from deployments.recovery import DIED, STOPPED, end_run, end_runs, recover
+from domain.marks import restarts
+from tests.deployments.runs import FakePrefect
+
+MINE, OTHERS = "host-a", "host-b"
+LONG_AGO = timedelta(minutes=1)
+
+
+class Prefect(FakePrefect):
+    """A server whose runs a worker took."""
+
+    def taken(
+        self,
+        worker: str,
+        kind: StateType = StateType.RUNNING,
+        *,
+        restarted: int = 0,
+        flow: str = "pipeline",
+        age: timedelta = LONG_AGO,
+    ) -> UUID:
+        run_id = self.add(f"{kind.value} of {worker}", flow)
+        self.set(run_id, kind, age=age)
+        labels = {"prefect.worker.name": worker} if worker else {}
+        self.change(run_id, labels=labels | {"samebits.restarts": restarted})
+        return run_id
+
+    def state(self, run_id: UUID) -> State[Any]:
+        state = self.runs[run_id].state
+        assert state
+        return state
+
+
+@pytest.fixture
+def prefect() -> Prefect:
+    return Prefect()
+
+
+def recovered(prefect: Prefect, most: int = 2) -> None:
+    async def act() -> None:
+        async with prefect.client() as client:
+            await recover(client, MINE, most)
+
+    asyncio.run(act())
+
+
+def ended(prefect: Prefect, why: str) -> None:
+    async def act() -> None:
+        async with prefect.client() as client:
+            await end_runs(client, MINE, why)
+
+    asyncio.run(act())
+
+
+@pytest.mark.parametrize("kind", [StateType.PENDING, StateType.RUNNING])
+@pytest.mark.parametrize("flow", ["pipeline", "redeploy"])
+def test_a_run_that_was_cut_off_goes_on_by_itself(
+    prefect: Prefect, kind: StateType, flow: str
+) -> None:
+    run_id = prefect.taken(MINE, kind, flow=flow)
+    recovered(prefect)
+    state = prefect.state(run_id)
+    assert (state.type, state.name) == (StateType.SCHEDULED, "Restarted")
+    assert "1 of at most 2" in (state.message or "")
+    assert restarts(prefect.runs[run_id].labels) == 1
+
+
+def test_a_run_is_started_again_as_often_as_the_setting_says_and_then_crashes(
+    prefect: Prefect,
+) -> None:
+    run_id = prefect.taken(MINE)
+    seen = []
+    for _ in range(3):
+        prefect.set(run_id, StateType.RUNNING)
+        recovered(prefect)
+        seen.append(prefect.state(run_id).name)
+    assert seen == ["Restarted", "Restarted", "Crashed"]
+    message = prefect.state(run_id).message or ""
+    assert "started again 2 times" in message
+    assert "retry" in message
+    assert restarts(prefect.runs[run_id].labels) == 2
+
+
+def test_with_no_restarts_a_run_crashes_at_once(prefect: Prefect) -> None:
+    run_id = prefect.taken(MINE)
+    recovered(prefect, 0)
+    assert (prefect.state(run_id).name, prefect.state(run_id).message) == ("Crashed", DIED)
+
+
+def test_what_was_being_cancelled_is_cancelled(prefect: Prefect) -> None:
+    run_id = prefect.taken(MINE, StateType.CANCELLING)
+    recovered(prefect)
+    assert prefect.state(run_id).type is StateType.CANCELLED
+
+
+def test_runs_of_other_workers_and_runs_that_wait_or_have_ended_are_left_alone(
+    prefect: Prefect,
+) -> None:
+    left = [prefect.taken(OTHERS, kind) for kind in (StateType.RUNNING, StateType.CANCELLING)]
+    left += [prefect.taken(MINE, kind) for kind in (StateType.COMPLETED, StateType.SCHEDULED)]
+    before = [prefect.state(run_id).id for run_id in left]
+    recovered(prefect)
+    ended(prefect, STOPPED)
+    assert [prefect.state(run_id).id for run_id in left] == before
+
+
+def test_a_run_that_a_worker_took_and_never_began_goes_on_but_not_one_that_is_just_taken(
+    prefect: Prefect,
+) -> None:
+    lost = prefect.taken("", StateType.PENDING)
+    just_taken = prefect.taken("", StateType.PENDING, age=timedelta())
+    by_hand = prefect.taken("", StateType.RUNNING)
+    recovered(prefect)
+    assert [prefect.state(run_id).name for run_id in (lost, just_taken, by_hand)] == [
+        "Restarted",
+        "Pending",
+        "Running",
+    ]
+
+
+def test_recovering_twice_is_recovering_once(prefect: Prefect) -> None:
+    run_id = prefect.taken(MINE)
+    recovered(prefect)
+    before = prefect.runs[run_id]
+    recovered(prefect)
+    assert prefect.runs[run_id] == before
+
+
+def test_a_stop_ends_what_goes_on_and_says_so(prefect: Prefect) -> None:
+    running, cancelling = prefect.taken(MINE), prefect.taken(MINE, StateType.CANCELLING)
+    ended(prefect, STOPPED)
+    assert (prefect.state(running).name, prefect.state(running).message) == ("Crashed", STOPPED)
+    assert prefect.state(cancelling).type is StateType.CANCELLED
+
+
+def test_a_run_that_has_gone_on_since_it_was_read_is_not_ended(prefect: Prefect) -> None:
+    run = prefect.runs[prefect.taken(MINE)]
+    prefect.set(run.id, StateType.COMPLETED)
+
+    async def act() -> None:
+        async with prefect.client() as client:
+            await end_run(client, run, "Silent.")
+
+    asyncio.run(act())
+    assert prefect.state(run.id).name == "Completed"
