@@ -12,24 +12,37 @@ from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.events import emit_event
+from pydantic import ValidationError
 
 from blocks.prefect_api import create_pipeline_run, prefect_api, read_routes
-from deployments.inbox import Delivery, Inbox
+from deployments.inbox import HAS_RUN, Delivery, Inbox
 from domain.commit import Commit
-from domain.errors import RunRefused, SamebitsError
+from domain.errors import RunRefused, SamebitsError, explained
+from domain.marks import made_by
 from domain.routing import Route, route
 
 _LONGEST_WAIT = 30.0
-_HAS_RUN = "this commit has its run on this branch already: retry or redeploy it"
 Api = Callable[[], AbstractAsyncContextManager[PrefectClient]]
 log = logging.getLogger("samebits.dispatcher")
 
 
 class Dispatcher:
-    """Creates the run of each waiting delivery; `wake` it when there is a new one."""
+    """Creates the run of each waiting delivery; `wake` it when there is a new one.
 
-    def __init__(self, inbox: Inbox, created: asyncio.Queue[UUID], api: Api = prefect_api) -> None:
+    It sets `look` where a commit has come that has its run already: the branch may have been pushed
+    back to it, and only git knows. It sets `new_run` where others may have to give way to a run.
+    """
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        created: asyncio.Queue[UUID],
+        api: Api = prefect_api,
+        look: asyncio.Event | None = None,
+        new_run: asyncio.Event | None = None,
+    ) -> None:
         self._inbox, self._created, self._api = inbox, created, api
+        self._look, self._new_run = look or asyncio.Event(), new_run or asyncio.Event()
         self._awake = asyncio.Event()
 
     def wake(self, delivery: Delivery) -> None:
@@ -72,22 +85,24 @@ class Dispatcher:
     async def _dispatch(
         self, client: PrefectClient, routes: list[Route], delivery: Delivery
     ) -> None:
-        commit = _commit(delivery)
-        found = route(routes, commit.repository, commit.branch)
+        found = route(routes, delivery.repository, delivery.branch)
         if found is None:
             return self._ignore(delivery, "prefect.yaml has no deployment for this branch")
         try:
-            run = await create_pipeline_run(client, commit, found)
+            commit = _commit(delivery)
+            run = await create_pipeline_run(client, commit, found, delivery.id)
+        except ValidationError as error:
+            return self._ignore(delivery, "; ".join(explained(error)))
         except RunRefused as error:
             return self._ignore(delivery, str(error))
-        run_id = str(run.id)
-        again = await asyncio.to_thread(self._inbox.had_run, delivery, run_id)
-        reason = (
-            "this commit has its run on this branch already: retry or redeploy it" if again else ""
-        )
-        self._inbox.settle(delivery.id, "dispatched", reason, run_id)
-        log.info("%s: run %s %s", commit.title, run_id, reason)
+        # A run that a crash kept from being written down is this delivery's own all the same.
+        reason = "" if made_by(run.labels, delivery.id) else HAS_RUN
+        self._inbox.settle(delivery.id, "dispatched", reason, str(run.id))
+        log.info("%s: run %s %s", commit.title, run.id, reason)
         self._created.put_nowait(run.id)
+        self._new_run.set()
+        if reason:
+            self._look.set()
         return None
 
     def _ignore(self, delivery: Delivery, reason: str) -> None:

@@ -1,44 +1,19 @@
-"""The inbox: what came from GitHub and what was told, in a SQLite file of its own.
+"""The inbox: what came from GitHub, what git was seen to have, and what was told.
 
-A delivery is answered only after it lies here durably (WAL, synchronous=FULL).
+A delivery is answered only after it lies here durably.
 """
 
-import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import astuple, dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 
-from domain.errors import DiskFull
-from domain.names import one_line
+from deployments.known_heads import KnownHeads
+from deployments.told import Told, ToldRuns, expect_told
+from domain.heads import Arrival
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS deliveries (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    received REAL NOT NULL,
-    event TEXT NOT NULL,
-    repository TEXT NOT NULL,
-    branch TEXT NOT NULL,
-    sha TEXT NOT NULL,
-    subject TEXT NOT NULL,
-    author TEXT NOT NULL,
-    state TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    run_id TEXT NOT NULL
-);
-CREATE INDEX IF NOT EXISTS waiting ON deliveries (number) WHERE state = 'waiting';
-CREATE INDEX IF NOT EXISTS of_branch ON deliveries (repository, branch, number);
-CREATE TABLE IF NOT EXISTS told (
-    run_id TEXT PRIMARY KEY,
-    reference TEXT NOT NULL,
-    fingerprint TEXT NOT NULL,
-    ended INTEGER NOT NULL,
-    changed REAL NOT NULL
-);
-"""
+__all__ = ["HAS_RUN", "Delivery", "Inbox", "Told"]
+
+HAS_RUN = "this commit has its run on this branch already: retry or redeploy it"
+"""The reason of a dispatched delivery that started no run of its own."""
 
 
 @dataclass(frozen=True)
@@ -61,47 +36,8 @@ class Delivery:
 _COLUMNS = "id, event, repository, branch, sha, subject, author, state, reason, run_id"
 
 
-@dataclass(frozen=True)
-class Told:
-    """What the channel was last told of a run; no `reference`: nothing yet."""
-
-    run_id: str
-    reference: str = ""
-    fingerprint: str = ""
-    ended: bool = False
-
-
-class Inbox:
-    """The file; safe to use from several threads and processes."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with self._open() as db:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.executescript(_SCHEMA)
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        try:
-            db = sqlite3.connect(self._path, timeout=30)
-            try:
-                db.execute("PRAGMA synchronous=FULL")
-                with db:
-                    yield db
-            finally:
-                db.close()
-        except sqlite3.IntegrityError:
-            raise  # a fault of the program, not of the file
-        except sqlite3.DatabaseError as error:
-            raise DiskFull(
-                f"The inbox {self._path} cannot be written.",
-                why=one_line(str(error), 200),
-                hint="Free space, or mend the folder's permissions; GitHub shows the delivery as "
-                "failed, and it can be redelivered there.",
-            ) from error
-
-    # -- deliveries ---------------------------------------------------------------------------
+class Inbox(KnownHeads, ToldRuns):
+    """The whole file; safe to use from several threads and processes."""
 
     def store(self, delivery: Delivery) -> bool:
         """Keep a delivery durably; False if this ID is here already.
@@ -109,12 +45,11 @@ class Inbox:
         One that started nothing is looked at anew: somebody has mended why, and redelivers it.
         """
         with self._open() as db:
+            # It comes now, after all others, and not when it came for the first time.
+            db.execute("DELETE FROM deliveries WHERE id = ? AND state = 'ignored'", (delivery.id,))
             stored = db.execute(
                 f"INSERT INTO deliveries ({_COLUMNS}, received) "  # noqa: S608 - a constant
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
-                "repository = excluded.repository, branch = excluded.branch, "
-                "sha = excluded.sha, subject = excluded.subject, author = excluded.author, "
-                "state = excluded.state, reason = excluded.reason WHERE state = 'ignored'",
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
                 (*astuple(delivery), time.time()),
             )
             return stored.rowcount == 1
@@ -124,38 +59,11 @@ class Inbox:
         (delivery,) = self._select("WHERE id = ?", delivery_id)
         return delivery
 
-    def had_run(self, delivery: Delivery, run_id: str) -> bool:
-        """Whether an earlier delivery started this run."""
-        return bool(self._select("WHERE run_id = ? AND id != ? LIMIT 1", run_id, delivery.id))
-
     def count_waiting(self) -> int:
         """How many deliveries have no run yet."""
         with self._open() as db:
             row = db.execute("SELECT count(*) FROM deliveries WHERE state = 'waiting'").fetchone()
         return int(row[0])
-
-    def waiting_since(self) -> datetime | None:
-        """When the oldest delivery came that has no run yet; None where none waits."""
-        return self._time("SELECT min(received) FROM deliveries WHERE state = 'waiting'")
-
-    def last_delivery(self, repository: str) -> datetime | None:
-        """When a webhook last told of a repository."""
-        return self._time(
-            "SELECT max(received) FROM deliveries WHERE repository = ? AND id NOT LIKE 'look:%'",
-            repository,
-        )
-
-    def last_found(self, repository: str) -> datetime | None:
-        """When the reconciler last found a push of a repository that had no run."""
-        return self._time(
-            "SELECT max(received) FROM deliveries WHERE repository = ? AND id LIKE 'look:%'",
-            repository,
-        )
-
-    def _time(self, query: str, *values: object) -> datetime | None:
-        with self._open() as db:
-            (seconds,) = db.execute(query, values).fetchone()
-        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
     def waiting(self, limit: int = 100) -> list[Delivery]:
         """The deliveries that have no run yet, oldest first."""
@@ -175,6 +83,25 @@ class Inbox:
             ).fetchone()
         return str(row[0]) if row else ""
 
+    def last_number(self) -> int:
+        """How many deliveries have ever come; those that come later have higher numbers."""
+        with self._open() as db:
+            row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'deliveries'").fetchone()
+        return int(row[0]) if row else 0
+
+    def arrivals(self, repository: str, branch: str) -> list[Arrival]:
+        """The commits that have come for a branch, in the order in which they came."""
+        with self._open() as db:
+            rows = db.execute(
+                "SELECT number, sha, state, reason, run_id FROM deliveries "
+                "WHERE repository = ? AND branch = ? AND sha != '' ORDER BY number",
+                (repository, branch),
+            ).fetchall()
+        return [
+            Arrival(number, sha, state, run_id, repeated=reason == HAS_RUN)
+            for number, sha, state, reason, run_id in rows
+        ]
+
     def settle(self, delivery_id: str, state: str, reason: str = "", run_id: str = "") -> None:
         """Write down what became of a delivery."""
         with self._open() as db:
@@ -182,6 +109,19 @@ class Inbox:
                 "UPDATE deliveries SET state = ?, reason = ?, run_id = ? WHERE id = ?",
                 (state, reason, run_id, delivery_id),
             )
+            if run_id and not reason:
+                expect_told(db, run_id)
+
+    def prune(self, days: float) -> int:
+        """Forget what has waited for nothing for so many days: settled deliveries, and runs whose
+        end was told. Known heads stay. Returns how many rows were removed.
+        """
+        with self._open() as db:
+            removed = db.execute(
+                "DELETE FROM deliveries WHERE state != 'waiting' AND received < ?",
+                (time.time() - days * 86400,),
+            ).rowcount
+        return removed + self.prune_told(days)
 
     def _select(self, where: str, *values: object) -> list[Delivery]:
         with self._open() as db:
@@ -190,33 +130,3 @@ class Inbox:
                 values,
             ).fetchall()
         return [Delivery(*row) for row in rows]
-
-    # -- what was told ------------------------------------------------------------------------
-
-    def told(self, run_id: str) -> Told | None:
-        """What the channel was last told of a run."""
-        with self._open() as db:
-            row = db.execute(
-                "SELECT run_id, reference, fingerprint, ended FROM told WHERE run_id = ?", (run_id,)
-            ).fetchone()
-        return Told(row[0], row[1], row[2], bool(row[3])) if row else None
-
-    def not_ended(self) -> list[str]:
-        """The runs of which no end was told yet."""
-        with self._open() as db:
-            return [row[0] for row in db.execute("SELECT run_id FROM told WHERE ended = 0")]
-
-    def forget_told(self, run_id: str) -> None:
-        """Expect no more news of a run."""
-        with self._open() as db:
-            db.execute("DELETE FROM told WHERE run_id = ?", (run_id,))
-
-    def keep_told(self, told: Told) -> None:
-        """Write down what the channel was told."""
-        with self._open() as db:
-            db.execute(
-                "INSERT INTO told VALUES (?, ?, ?, ?, ?) ON CONFLICT (run_id) DO UPDATE SET "
-                "reference = excluded.reference, fingerprint = excluded.fingerprint, "
-                "ended = excluded.ended, changed = excluded.changed",
-                (told.run_id, told.reference, told.fingerprint, int(told.ended), time.time()),
-            )

@@ -1,4 +1,4 @@
-"""The service: receiver, dispatcher and announcer in one process."""
+"""The service: receiver, dispatcher, reconciler, superseder and announcer in one process."""
 
 import asyncio
 import logging
@@ -17,10 +17,14 @@ from blocks.loading import load_all, load_if_there
 from blocks.prefect_api import prefect_api
 from blocks.repository import GitHubRepository
 from deployments.announcer import Announcer
+from deployments.console import show_log
 from deployments.dispatcher import Dispatcher
 from deployments.inbox import Inbox
 from deployments.receiver import KnownRepositories, Repositories, make_receiver
+from deployments.reconciler import Reconciler
 from deployments.settings import SystemSettings
+from deployments.superseding import Superseder
+from deployments.watchdog import Watchdog
 
 CHANNEL = "integration"
 """Name of the channel's block."""
@@ -32,7 +36,7 @@ async def _read_repositories() -> Repositories:
 
 
 def make_service(settings: SystemSettings) -> Starlette:
-    """The ASGI app, with dispatcher and announcer as long as it lives."""
+    """The ASGI app, with the loops that start runs and tell of them as long as it lives."""
     inbox = Inbox(settings.inbox)
     news = asyncio.Queue[UUID]()
     repositories = KnownRepositories(_read_repositories)
@@ -42,12 +46,23 @@ def make_service(settings: SystemSettings) -> Starlette:
         block = await load_if_there(client, SlackChannel, CHANNEL) or SlackChannel()
         return block.open(settings.channel_file, pace)
 
-    dispatcher = Dispatcher(inbox, news)
+    look, new_run = asyncio.Event(), asyncio.Event()
+    dispatcher = Dispatcher(inbox, news, look=look, new_run=new_run)
+    reconciler = Reconciler(
+        inbox,
+        repositories,
+        dispatcher.wake,
+        look,
+        seconds=settings.reconcile_seconds,
+        keep_days=settings.keep_days,
+    )
+    superseder = Superseder(inbox, new_run, repositories)
     announcer = Announcer(inbox, news, channel, repositories)
+    parts = [dispatcher.run, reconciler.run, superseder.run, announcer.run, Watchdog().run]
 
     @asynccontextmanager
     async def loops(_: Starlette) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(part.run()) for part in (dispatcher, announcer)]
+        tasks = [asyncio.create_task(run()) for run in parts]
         for task in tasks:
             task.add_done_callback(_must_not_end)
         try:
@@ -71,13 +86,7 @@ def _must_not_end(task: "asyncio.Task[None]") -> None:
 
 def serve(settings: SystemSettings) -> None:
     """Run the service until a signal."""
-    # A handler of its own: Prefect has set up the root logger already, at WARNING.
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
-    own = logging.getLogger("samebits")
-    own.addHandler(handler)
-    own.setLevel("INFO")
-    own.propagate = False
+    show_log()
     uvicorn.run(
         make_service(settings),
         host=settings.receiver_host,

@@ -1,45 +1,16 @@
 """The dispatcher against an API that keeps runs, and refuses some."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import httpx
 import pytest
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from deployments.dispatcher import Dispatcher
-from deployments.inbox import Delivery, Inbox
-from domain.errors import ServerUnavailable
-
-
-@dataclass
-class Api:
-    """As much of Prefect's client as the dispatcher asks: runs are unique by their key."""
-
-    runs: dict[str, UUID] = field(default_factory=dict)
-    faults: dict[str, Exception] = field(default_factory=dict)
-    deployment = uuid4()
-
-    async def read_deployments(self, **_: Any) -> list[Any]:
-        parameters = {"commit": {"repository": "hello", "branch": "*"}}
-        return [SimpleNamespace(id=self.deployment, parameters=parameters)]
-
-    async def create_flow_run_from_deployment(
-        self, _: UUID, *, idempotency_key: str, parameters: dict[str, Any], **__: Any
-    ) -> Any:
-        if fault := self.faults.get(parameters["commit"]["branch"]):
-            raise fault
-        return SimpleNamespace(id=self.runs.setdefault(idempotency_key, uuid4()))
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[Any]:
-        yield self
+from deployments.inbox import HAS_RUN, Delivery, Inbox
+from tests.deployments.deployed import DeployedPrefect as Api
 
 
 def refusal(status: int) -> PrefectHTTPStatusError:
@@ -54,7 +25,9 @@ def push(number: int, branch: str = "master", sha: str = "1" * 40) -> Delivery:
 
 @pytest.fixture
 def api() -> Api:
-    return Api()
+    prefect = Api()
+    prefect.leads("*")
+    return prefect
 
 
 @pytest.fixture
@@ -63,7 +36,7 @@ def inbox(tmp_path: Path) -> Inbox:
 
 
 def dispatcher(inbox: Inbox, api: Api) -> Dispatcher:
-    return Dispatcher(inbox, asyncio.Queue(), api.open)
+    return Dispatcher(inbox, asyncio.Queue(), api.client)
 
 
 def states(inbox: Inbox) -> dict[str, str]:
@@ -87,32 +60,68 @@ async def test_the_same_commit_in_two_deliveries_is_one_run_and_the_second_says_
     assert len(api.runs) == 1
     second, first = inbox.latest()
     assert first.reason == ""
-    assert "has its run" in second.reason
+    assert second.reason == HAS_RUN
     assert first.run_id == second.run_id
+
+
+async def test_a_commit_that_has_its_run_already_lets_git_be_asked(inbox: Inbox, api: Api) -> None:
+    look = asyncio.Event()
+    dispatcher = Dispatcher(inbox, asyncio.Queue[UUID](), api.client, look)
+    inbox.store(push(1))
+    await dispatcher.dispatch()
+    assert not look.is_set()
+    inbox.store(push(2))
+    await dispatcher.dispatch()
+    assert look.is_set()
+
+
+async def test_a_run_whose_answer_was_lost_is_the_deliverys_own(inbox: Inbox, api: Api) -> None:
+    api.lost_answers.append(refusal(503))
+    inbox.store(push(1))
+    with pytest.raises(PrefectHTTPStatusError):
+        await dispatcher(inbox, api).dispatch()
+    await dispatcher(inbox, api).dispatch()
+    assert len(api.runs) == 1
+    assert (inbox.get("1").state, inbox.get("1").reason) == ("dispatched", "")
 
 
 @pytest.mark.parametrize("fault", [refusal(422), refusal(409), ObjectNotFound(ValueError())])
 async def test_a_delivery_that_is_refused_holds_up_no_other_and_can_be_redelivered(
     inbox: Inbox, api: Api, fault: Exception
 ) -> None:
-    api.faults["bad"] = fault
+    api.faults["bad"] = [fault]
     inbox.store(push(1, "bad"))
     inbox.store(push(2, "good"))
     await dispatcher(inbox, api).dispatch()
     assert states(inbox) == {"1": "ignored", "2": "dispatched"}
     assert "make apply" in inbox.get("1").reason
-    del api.faults["bad"]
     assert inbox.store(push(1, "bad"))
     await dispatcher(inbox, api).dispatch()
     assert inbox.get("1").state == "dispatched"
 
 
-async def test_what_the_api_cannot_take_now_stays(inbox: Inbox, api: Api) -> None:
-    api.faults["master"] = refusal(503)
-    inbox.store(push(1))
-    with pytest.raises((PrefectHTTPStatusError, ServerUnavailable)):
+@pytest.mark.parametrize("fault", [refusal(503), refusal(429), httpx.ReadTimeout("late")])
+async def test_what_the_api_cannot_take_now_stays_and_keeps_its_place(
+    inbox: Inbox, api: Api, fault: Exception
+) -> None:
+    api.faults["master"] = [fault]
+    for number, sha in enumerate(["1" * 40, "2" * 40]):
+        inbox.store(push(number, sha=sha))
+    with pytest.raises(type(fault)):
         await dispatcher(inbox, api).dispatch()
-    assert states(inbox) == {"1": "waiting"}
+    assert states(inbox) == {"0": "waiting", "1": "waiting"}
+    await dispatcher(inbox, api).dispatch()
+    assert api.commits() == [("master", "1" * 40), ("master", "2" * 40)]
+
+
+async def test_a_delivery_that_cannot_be_a_run_holds_up_no_other(inbox: Inbox, api: Api) -> None:
+    endless = "x" * 100
+    api.leads("*", repository=endless)
+    inbox.store(Delivery("1", "push", endless, "master", "1" * 40))
+    inbox.store(push(2))
+    await dispatcher(inbox, api).dispatch()
+    assert states(inbox) == {"1": "ignored", "2": "dispatched"}
+    assert "repository" in inbox.get("1").reason
 
 
 async def test_a_repository_without_a_deployment_is_ignored_with_the_reason(
