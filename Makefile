@@ -35,6 +35,9 @@ check: .venv/ready  ## ruff, mypy, import-linter and the fast tests
 apply: .venv/ready  ## apply prefect.yaml to the running system
 	@.venv/bin/samebits apply
 
+doctor: .venv/ready  ## check everything that a run needs, and say what to do about what is wrong
+	@.venv/bin/samebits doctor
+
 clean:  ## remove the environment and the tools, not the data
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -47,4 +50,4 @@ clean:  ## remove the environment and the tools, not the data
 $(UV):
 	@scripts/uv .tools/uv
 
-.PHONY: help setup up demo test faults check apply clean
+.PHONY: help setup up demo test faults check apply doctor clean

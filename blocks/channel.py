@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -137,6 +138,15 @@ class SlackChannel(Block):
             raise ChannelRefused("The Slack channel's token holds what no token does.")
         return _Slack(self.channel.strip().removeprefix("#"), token, self.api_url, pace or Pace())
 
+    def check(self) -> str:
+        """Whose token it is, by Slack's own word; empty where none is set. Nothing is posted.
+
+        Raises what a message would, as far as that is known without one: whether the bot is in the
+        channel is not.
+        """
+        opened = self.open(Path(os.devnull))
+        return opened.owner() if isinstance(opened, _Slack) else ""
+
 
 class _Slack:
     def __init__(self, channel: str, token: str, api_url: str, pace: Pace) -> None:
@@ -178,6 +188,22 @@ class _Slack:
             else:
                 return reference
         return self.post(message)
+
+    def owner(self) -> str:
+        with self._calling():
+            answer = self._client.auth_test()
+            user, team = _text(answer, "user"), _text(answer, "team")
+            if not user:
+                raise ValueError("it did not say whose token this is")
+        scopes = next((v for k, v in answer.headers.items() if k.lower() == "x-oauth-scopes"), "")
+        if scopes and "chat:write" not in [scope.strip() for scope in scopes.split(",")]:
+            raise ChannelRefused(
+                "The Slack channel's token lacks the scope chat:write.",
+                why=f"It has {one_line(scopes, 100)}.",
+                hint="Add the scope in the app's settings, install the app again, and copy the new "
+                "token into the block.",
+            )
+        return one_line(f"{user} of {team}" if team else user, 100)
 
     @contextmanager
     def _calling(self) -> Iterator[None]:

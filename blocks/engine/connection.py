@@ -1,10 +1,23 @@
 """A connection to one Docker engine."""
 
+from dataclasses import dataclass
 from typing import Self
 
 from prefect_docker.host import DockerHost
 
 from blocks.engine.faults import engine_faults
+
+_BUILDKIT_SINCE = (1, 39)
+
+
+@dataclass(frozen=True)
+class About:
+    """What an engine says of itself."""
+
+    version: str
+    storage_driver: str
+    buildkit: bool
+    """Whether its API builds with BuildKit"""
 
 
 class Connection:
@@ -19,3 +32,16 @@ class Connection:
 
     def __exit__(self, *_: object) -> None:
         self._docker.close()
+
+    def about(self) -> About:
+        """What the engine is."""
+        with engine_faults("asking the engine about itself"):
+            info = self._docker.info()
+            version = tuple(
+                int(part) for part in str(self._docker.version()["ApiVersion"]).split(".")
+            )
+        return About(
+            version=str(info["ServerVersion"]),
+            storage_driver=str(info["Driver"]),
+            buildkit=version >= _BUILDKIT_SINCE and info.get("OSType") == "linux",
+        )
