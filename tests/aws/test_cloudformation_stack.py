@@ -11,7 +11,14 @@ from moto.cloudformation.models import CloudFormationBackend
 
 from blocks.aws import CloudFormationStack, connection, stack_update, verification
 from blocks.engine import DockerHost
-from domain.errors import AwsRefused, AwsUnavailable, DeployFailed, SamebitsError, StackUnusable
+from domain.errors import (
+    AwsRefused,
+    AwsUnavailable,
+    DeployFailed,
+    SamebitsError,
+    StackUnusable,
+    Superseded,
+)
 from domain.image import Serving
 from tests.aws.formed import (
     CANCEL,
@@ -30,7 +37,7 @@ from tests.aws.formed import (
 from tests.aws.stacks import Account
 from tests.aws.updates import BREAKER, Updates, enter
 from tests.conftest import RunningRegistry
-from tests.turns import a_turn
+from tests.turns import Refused, a_turn
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.engine
@@ -119,6 +126,18 @@ def test_a_deploy_is_a_change_set_of_one_parameter_and_the_tasks_then_run_that_d
     calls = [call for call in stack.account.cloud.calls if call.caller == ROLE]
     assert {call.action for call in calls} < set(needed())
     assert stack.account.cloud.calls.actions().count("sts:AssumeRole") == 1
+
+
+def test_a_commit_that_has_to_give_way_changes_nothing_and_leaves_no_change_set(
+    steady: Deployed, images: Images, updates: Updates
+) -> None:
+    refused = Refused()
+    with pytest.raises(Superseded):
+        steady.block().deploy("stage", images.two, NO_REGISTRY, refused.turn, steady.log.append)
+    assert refused.seen == [Serving(digest=images.one.digest)]
+    assert steady.updates() == 0
+    cloudformation = steady.account.cloud.client("cloudformation")
+    assert not cloudformation.list_change_sets(StackName=steady.name)["Summaries"]
 
 
 def test_an_image_that_runs_already_is_verified_without_an_update(

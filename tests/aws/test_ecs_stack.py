@@ -10,7 +10,7 @@ from cfnlint import decode
 
 from blocks.aws import EcsStack, rollout, verification
 from blocks.aws.ecs_service import EcsService
-from domain.errors import DeployFailed
+from domain.errors import DeployFailed, Overtaken, Superseded
 from tests.aws.ecs_deploys import (
     Log,
     Version,
@@ -26,7 +26,7 @@ from tests.aws.ecs_deploys import (
     without_rollback,
 )
 from tests.aws.stacks import EXAMPLES, Account
-from tests.turns import a_turn
+from tests.turns import Refused, a_turn
 
 pytestmark = pytest.mark.engine
 
@@ -75,6 +75,34 @@ def test_what_runs_already_is_not_deployed_again_and_an_older_one_is_a_rollback(
     assert len(deployments(account, stack)) == 2
     assert deploy(account, stack, one).sha == one.commit.sha
     assert "version one" in said(account)
+
+
+def test_a_commit_that_has_to_give_way_is_not_even_registered(
+    account: Account, stack: EcsStack, version: Version
+) -> None:
+    one, two = version("one"), version("two")
+    serving, refused = deploy(account, stack, one), Refused()
+    with pytest.raises(Superseded):
+        stack.deploy("aws-stage", two, account.registry(), refused.turn, Log())
+    assert refused.seen == [serving]
+    assert stack.serving("aws-stage") == serving
+    assert len(deployments(account, stack)) == 1
+
+
+def test_a_service_that_somebody_else_has_updated_meanwhile_is_left_alone(
+    account: Account, stack: EcsStack, version: Version
+) -> None:
+    one, two, three = version("one"), version("two"), version("three")
+    deploy(account, stack, one)
+
+    def sleep_through_another_deploy(line: str) -> None:
+        if line.startswith("Registered"):
+            deploy(account, stack, three)
+
+    with pytest.raises(Overtaken, match="Nothing was changed"):
+        stack.deploy("aws-stage", two, account.registry(), a_turn(), sleep_through_another_deploy)
+    assert "version three" in said(account)
+    assert len(deployments(account, stack)) == 2
 
 
 def test_the_rest_of_the_task_definition_stays_as_the_operator_made_it(

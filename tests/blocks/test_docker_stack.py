@@ -8,16 +8,18 @@ import httpx
 import pytest
 from prefect.types import SecretDict
 
+from blocks.contracts import Turn
 from blocks.docker_stack import DockerStack
 from blocks.engine import Engine
 from blocks.registry import Registry
+from blocks.stack_host import StackHost
 from deployments import host_images
 from deployments.demo_watch import Load
-from domain.errors import DeployFailed, EngineRefused
+from domain.errors import DeployFailed, EngineRefused, Overtaken, Superseded
 from domain.image import PublishedImage
 from tests.conftest import Origin, RunningRegistry, free_port
 from tests.services import published
-from tests.turns import a_turn
+from tests.turns import Refused, a_turn
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.engine
@@ -222,6 +224,88 @@ def test_a_changed_setting_of_the_switch_takes_effect_with_the_next_deploy(
     stack.port = free_port()
     stack.deploy("it", version("two"), registry, a_turn(), print)
     assert "version two" in said(stack)
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_commit_that_has_to_give_way_changes_nothing_up_to_the_last_moment(
+    stack: DockerStack, registry: Registry, version: Version, engine: Engine, at: int
+) -> None:
+    one = version("one")
+    serving = stack.deploy("it", one, registry, a_turn(), print)
+    refused = Refused(at=at)
+    with Load(f"http://127.0.0.1:{stack.port}/") as load, pytest.raises(Superseded):
+        stack.deploy("it", version("two"), registry, refused.turn, print)
+    assert refused.seen == [serving] * at
+    assert load.failed == 0
+    assert stack.serving("it") == serving
+    assert len(engine.containers({"samebits.stack": f"{stack.prefix}-it"})) == 2
+
+
+def test_a_worker_that_was_thought_dead_and_wakes_up_cannot_deploy(
+    stack: DockerStack, registry: Registry, version: Version, engine: Engine
+) -> None:
+    stack.deploy("it", version("one"), registry, a_turn(), print)
+    two, three = version("two"), version("three")
+
+    def sleep_through_another_deploy(line: str) -> None:
+        if line.startswith("Healthy"):
+            stack.deploy("it", three, registry, a_turn("a later run"), print)
+
+    with (
+        Load(f"http://127.0.0.1:{stack.port}/") as load,
+        pytest.raises(Overtaken, match="a later run is on"),
+    ):
+        stack.deploy("it", two, registry, a_turn(), sleep_through_another_deploy)
+    assert load.failed == 0
+    assert "version three" in said(stack)
+    assert len(engine.containers({"samebits.stack": f"{stack.prefix}-it"})) == 2
+
+
+def test_a_worker_that_wakes_up_after_its_switch_leaves_the_later_version_alone(
+    stack: DockerStack, registry: Registry, version: Version, engine: Engine
+) -> None:
+    one, two = version("one"), version("two")
+    with stack._open("it") as on:
+        sleeper = on.take_turn("a run that sleeps", print)
+        old = on.current()
+    stack.deploy("it", one, registry, a_turn(), print)
+    stack.deploy("it", two, registry, a_turn(), print)
+    with stack._open("it") as on:
+        on.remove_leftovers(sleeper, old)
+        with pytest.raises(Overtaken):
+            sleeper.turn_to("a")
+    assert "version two" in said(stack)
+    assert stack.serving("it")
+
+
+def test_the_retry_of_a_deploy_that_died_after_the_switch_only_finishes_it(
+    stack: DockerStack, registry: Registry, version: Version, engine: Engine
+) -> None:
+    one, two = version("one"), version("two")
+    stack.deploy("it", one, registry, a_turn(), print)
+    with contextlib.suppress(KilledError), dies_when_draining():
+        stack.deploy("it", two, registry, a_turn("its run"), print)
+    there = {c.id for c in engine.containers({"samebits.stack": f"{stack.prefix}-it"})}
+    refused = Refused()  # nobody is asked again
+    retry = Turn("its run", refused.turn.admit)
+    assert stack.deploy("it", two, registry, retry, print).sha == two.commit.sha
+    assert "version two" in said(stack)
+    left = {c.id for c in engine.containers({"samebits.stack": f"{stack.prefix}-it"})}
+    assert len(left) == 2
+    assert left < there
+
+
+@contextlib.contextmanager
+def dies_when_draining() -> Iterator[None]:
+    def die(*_: object) -> None:
+        raise KilledError
+
+    original = StackHost.drain_and_stop
+    StackHost.drain_and_stop = die  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        StackHost.drain_and_stop = original  # type: ignore[method-assign]
 
 
 def wait_for(ready: Callable[[], bool]) -> None:

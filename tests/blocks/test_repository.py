@@ -16,6 +16,7 @@ from domain.errors import (
     RepositoryRefused,
     RepositoryUnreachable,
 )
+from domain.order import Standing
 from tests.conftest import Origin
 
 SECRET = SecretStr("a long secret")
@@ -173,3 +174,26 @@ def test_a_commit_of_a_time_that_no_calendar_has_is_found(origin: Origin) -> Non
     origin.push_ref(sha, "late")
     found = origin.block.find(Commit(repository="hello", branch="late"))
     assert found.commit.sha == sha
+
+
+def test_how_a_commit_stands_is_gits_word(origin: Origin) -> None:
+    one = origin.push({"a": "1"}, "work")
+    two = origin.push({"a": "2"}, "work")
+    block = origin.block
+
+    def standing(sha: str, running: str) -> Standing:
+        return block.standing(Commit(repository="hello", branch="work", sha=sha), running)
+
+    forward = Standing(head=two, on_branch=True, running_on_branch=True, ahead=True)
+    assert standing(two, one) == forward
+    back = Standing(head=two, on_branch=True, running_on_branch=True, behind=True)
+    assert standing(one, two) == back
+    origin.push_ref(one, "work", force=True)
+    assert standing(one, two) == Standing(head=one, on_branch=True, behind=True)
+    assert standing(two, one) == Standing(
+        head=one, on_branch=False, running_on_branch=True, ahead=True
+    )
+    assert standing(one, "") == Standing(head=one, on_branch=True)
+    assert standing(one, "0" * 40) == Standing(head=one, on_branch=True)
+    example.git("-C", str(origin.work), "push", "--quiet", "origin", ":refs/heads/work")
+    assert standing(one, two) == Standing(head="", on_branch=False, behind=True)

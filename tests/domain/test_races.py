@@ -1,6 +1,8 @@
 """Pushes that race to one stack, in random interleavings, on the rules that the pipeline uses."""
 
 import itertools
+import random
+from collections.abc import Iterator
 
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
@@ -8,6 +10,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from domain.commit import Commit
 from domain.errors import CommitNotOnBranch, Superseded
 from domain.order import Standing, check_order
+from tests.fault_plugin import fault
 
 _BRANCH = "master"
 
@@ -40,6 +43,56 @@ class History:
             ahead=bool(running) and self.leads_to(running, sha),
             behind=bool(running) and self.leads_to(sha, running),
         )
+
+
+class Stack:
+    """A stack that knows the last turn, as the traffic switch does."""
+
+    def __init__(self) -> None:
+        self.running, self.turn = "", 0
+        self.served: list[str] = []
+
+
+def deploying(git: History, stack: Stack, sha: str) -> Iterator[None]:
+    """A deploy, part by part: its turn, a look at git, a new version, another look, the switch."""
+    commit = Commit(repository="hello", branch=_BRANCH, sha=sha)
+    stack.turn += 1
+    turn, old = stack.turn, stack.running
+    for _ in ("before it starts the version", "once that is healthy"):
+        yield
+        try:
+            check_order(commit, old, git.standing(sha, old), was_here=True)
+        except (Superseded, CommitNotOnBranch):
+            return
+    if turn == stack.turn:  # else the switch refuses it
+        stack.running = sha
+        stack.served.append(sha)
+
+
+@fault("two pushes racing to one stack, simulated", trials=200, quick=50)
+def test_however_two_pushes_race_the_stack_never_goes_back(chance: random.Random) -> None:
+    git, stack = History(), Stack()
+    for _ in range(chance.randint(1, 5)):
+        git.head = git.commit(git.head)
+    pushed: list[str] = []
+    running: list[Iterator[None]] = []
+    waiting = 2
+    while waiting or running:
+        # A lock that was lost with its holder lets two deploys run at a time.
+        if waiting and (not running or chance.random() < 0.5):
+            git.head = git.commit(git.head)
+            pushed.append(git.head)
+            running.append(deploying(git, stack, git.head))
+            chance.shuffle(running)
+            waiting -= 1
+        run = chance.choice(running)
+        if next(run, True):
+            running.remove(run)
+    assert all(git.leads_to(old, new) for old, new in itertools.pairwise(stack.served))
+    # What was overtaken is tried again by its step, and then gives way or goes on.
+    for sha in chance.sample(pushed, 2):
+        list(deploying(git, stack, sha))
+    assert stack.running == git.head
 
 
 class Race(RuleBasedStateMachine):
