@@ -1,7 +1,7 @@
 """What there is at Prefect: every block of our types, also those that cannot be loaded."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
 
 from prefect.blocks.core import Block
 from prefect.client.orchestration import PrefectClient
@@ -97,7 +97,8 @@ async def _take(client: PrefectClient, kind: type[Block], found: Inventory) -> N
     for document in documents:
         name = document.name or ""
         try:
-            found.loaded.append((name, kind._from_block_document(document)))  # noqa: SLF001 - as load() does
+            # As load() does, but Prefect is told of no event.
+            found.loaded.append((name, kind.model_validate(document.data)))
         except (ValueError, KeyError) as error:
             found.faults.append(
                 UnknownBlock(f"{slug}/{name} cannot be loaded.", why=_why(error), hint=_CORRECT)
@@ -110,12 +111,12 @@ def _why(error: Exception) -> str:
     return one_line(f"{type(error).__name__}: {error}", 300)
 
 
-def _doubled(found: Inventory, alternatives: tuple[type[Any], ...]) -> list[UnknownBlock]:
+def _doubled(found: Inventory, alternatives: Collection[str]) -> list[UnknownBlock]:
     """An error for each name that blocks of several of these kinds have."""
     slugs: dict[str, list[str]] = {}
     for name, block in found.loaded:
-        if type(block) in alternatives:
-            slugs.setdefault(name, []).append(block.get_block_type_slug())
+        if (slug := block.get_block_type_slug()) in alternatives:
+            slugs.setdefault(name, []).append(slug)
     return [
         UnknownBlock(
             f"Several blocks are called {name!r}: {', '.join(f'{s}/{name}' for s in several)}.",

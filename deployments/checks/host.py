@@ -49,11 +49,14 @@ def _space(what: str, folder: Path, least_mib: int) -> Finding:
 
 async def check_clock(scene: Scene, inventory: Inventory | None) -> list[Finding]:
     """Whether this host and the others that it talks to mean the same moment."""
-    urls = {scene.api_url, *_remote(block for _, block in (inventory.loaded if inventory else []))}
+    urls = {
+        scene.api_url,
+        *remote_urls(block for _, block in (inventory.loaded if inventory else [])),
+    }
     remote = {_origin(url) for url in urls if not is_loopback(urlsplit(url).netloc)}
     if not remote:
         return [ok(CLOCK, "no other host to compare it with")]
-    asked = await asyncio.gather(*(_skew(url) for url in sorted(remote)))
+    asked = await asyncio.gather(*(skew_of(url) for url in sorted(remote)))
     known = {url: skew for url, skew in asked if skew is not None}
     if not known:
         return [ok(CLOCK, "not compared: no other host said what time it is")]
@@ -73,7 +76,7 @@ def judge_clock(skews: dict[str, float]) -> Finding:
     )
 
 
-def _remote(blocks: Iterable[Block]) -> Iterable[str]:
+def remote_urls(blocks: Iterable[Block]) -> Iterable[str]:
     """The URLs of what these blocks lead to, where HTTP is spoken there."""
     for block in blocks:
         if isinstance(block, Registry):
@@ -90,7 +93,8 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}/"
 
 
-async def _skew(url: str) -> tuple[str, float | None]:
+async def skew_of(url: str) -> tuple[str, float | None]:
+    """The URL, and by how many seconds this clock is ahead of its server's, as far as it says."""
     before = datetime.now(UTC)
     try:
         async with httpx.AsyncClient(timeout=_SLOWEST) as client:
