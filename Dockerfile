@@ -1,7 +1,7 @@
 # The image that server, receiver and worker run from:
 #   prefect server start --host 0.0.0.0
 #   samebits receive                      (SAMEBITS_RECEIVER_HOST=0.0.0.0)
-#   prefect worker start --pool samebits
+#   samebits work --name NAME
 ARG BASE=python:3.12-slim
 FROM ${BASE}
 RUN (command -v git && command -v make) \

@@ -1,5 +1,7 @@
 """`samebits up`, as a person runs it."""
 
+import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -8,13 +10,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import temporary_settings
 
+from blocks.docker_stack import DockerStack
 from blocks.engine import Container, DockerHost, Engine
+from blocks.prefect_api import prefect_api, read_runs, read_steps, step_name
 from deployments import example
+from deployments.environment import client_settings
 from deployments.settings import SystemSettings
+from domain.marks import restarts
 from tests.conftest import free_port, remove_images
 from tests.waiting import wait_until
 
@@ -85,62 +95,166 @@ def test_a_port_that_is_taken_is_one_clear_message_and_nothing_is_left(
         assert engine.container(f"{up_name}-registry") is None
 
 
-def test_ctrl_c_stops_all_that_it_started_and_the_next_start_tells_what_was_cut_off(
-    docker_host: DockerHost,
-    tmp_path: Path,
-    variables: dict[str, str],
-    up_name: str,
-    example_bare: Path,
-) -> None:
-    log, channel = tmp_path / "up.log", tmp_path / "home" / "channel.jsonl"
-    for start in (1, 2):
-        log.unlink(missing_ok=True)
-        process = up(variables, log)
+class Up:
+    """A system that is started as a person starts it, and what can be seen of it."""
+
+    def __init__(self, variables: dict[str, str], bare: Path, folder: Path) -> None:
+        self.variables, self.bare, self.folder = variables, bare, folder
+        self.log, self.home = folder / "up.log", folder / "home"
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    @property
+    def told(self) -> str:
+        """What the channel was told."""
+        channel = self.home / "channel.jsonl"
+        return channel.read_text() if channel.exists() else ""
+
+    def serves(self, version: str) -> bool:
+        """Whether the stack `stage` serves this version."""
         try:
-            wait_until(lambda: "Ctrl-C stops" in log.read_text(), 120, "it is up")
-            if start == 1:
-                push_endless_tests(example_bare, tmp_path / "clone")
-                wait_until(lambda: bool(running_tests(docker_host, up_name)), 60, "tests run")
-            else:
-                wait_until(lambda: "system was stopped" in channel.read_text(), 30, "told the end")
-                kill_the_worker(variables["SAMEBITS_HOME"], log)
+            url = f"http://127.0.0.1:{self.variables['SAMEBITS_STAGE_PORT']}/"
+            return version in httpx.get(url, trust_env=False, timeout=2).text
+        except httpx.HTTPError:
+            return False
+
+    @contextlib.contextmanager
+    def running(self) -> "Iterator[subprocess.Popen[bytes]]":
+        """Up, and then down by Ctrl-C if it was not killed before."""
+        self.log.unlink(missing_ok=True)
+        process = up(self.variables, self.log)
+        try:
+            wait_until(lambda: "Ctrl-C stops" in self.said, 150, "it is up")
+            yield process
         finally:
-            os.kill(process.pid, signal.SIGINT)
+            killed = process.poll() is not None
+            process.send_signal(signal.SIGINT)
             code = process.wait(60)
-        assert code == 0, log.read_text()
-        assert "Traceback" not in log.read_text()
-        assert not processes_of(variables["SAMEBITS_HOME"])
-        assert not running_tests(docker_host, up_name)
-    with Engine(docker_host) as engine:
-        registry = engine.container(f"{up_name}-registry")
-        assert registry
-        assert not registry.running
+        assert killed or code == 0, self.said
+        assert "Traceback" not in self.said
+        assert not self.processes()
+
+    def processes(self, words: str = "") -> list[int]:
+        """The processes of this system whose command holds these words."""
+        return [pid for pid, command in processes_of(str(self.home)) if words in command]
+
+    def push(self, branch: str, version: str, seconds: int) -> None:
+        """Push a version whose tests take so long."""
+        work = self.folder / branch.replace("/", "-")
+        example.git("clone", "--quiet", str(self.bare), str(work))
+        (work / "Makefile").write_text(f"test:\n\tsleep {seconds}\n")
+        (work / "VERSION").write_text(version)
+        example.commit(work, version)
+        example.git("-C", str(work), "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
 
 
-def kill_the_worker(home: str, log: Path) -> None:
+@pytest.fixture
+def whole(
+    docker_host: DockerHost,
+    variables: dict[str, str],
+    example_bare: Path,
+    tmp_path: Path,
+    up_name: str,
+) -> Iterator[Up]:
+    """A system; afterwards its stack is gone."""
+    yield Up(variables, example_bare, tmp_path)
+    stage = DockerStack(port=int(variables["SAMEBITS_STAGE_PORT"]), prefix=up_name)
+    stage.destroy("stage")
+
+
+def test_what_is_cut_off_by_a_stop_is_told_and_what_a_power_cut_ends_goes_on_by_itself(
+    whole: Up, engine: Engine, up_name: str
+) -> None:
+    def tests() -> list[Container]:
+        return engine.containers({"samebits.role": "test", "samebits.system": up_name})
+
+    with whole.running():
+        whole.push("feature/endless", "Endless", 600)
+        wait_until(lambda: bool(tests()), 90, "tests run")
+    assert not tests()
+    registry = engine.container(f"{up_name}-registry")
+    assert registry
+    assert not registry.running
+    with whole.running():
+        wait_until(lambda: "system was stopped" in whole.told, 30, "told the end")
+        a_worker_with_sigint_ignored_stops(whole)
+        kill_the_worker(whole)
+        whole.push("master", "Survivor", 5)
+        wait_until(lambda: bool(tests()), 90, "tests run")
+        (left,) = tests()
+        cut_the_power(whole)
+        assert [container.id for container in tests()] == [left.id]
+    with whole.running():
+        wait_until(lambda: whole.serves("Survivor"), 120, "it is deployed")
+        assert left.id not in [container.id for container in tests()]
+        wait_until(lambda: "deployed" in whole.told.rpartition("Survivor")[0], 30, "told the end")
+        runs = asyncio.run(runs_called("Survivor", whole))
+    assert [(run.run_count, restarts(run.labels)) for run, _ in runs] == [(2, 1)]
+    assert runs[0][1] == ["build", "deploy", "publish", "test"]
+
+
+def a_worker_with_sigint_ignored_stops(whole: Up) -> None:
+    """One that a script has started in the background, beside the one that is there."""
+    variables = whole.variables | {
+        "PREFECT_API_URL": f"http://127.0.0.1:{whole.variables['SAMEBITS_PREFECT_PORT']}/api",
+        "PREFECT_API_AUTH_STRING": "samebits:" + (whole.home / "api.password").read_text(),
+    }
+    log = whole.folder / "second.log"
+    with log.open("wb") as output:
+        second = subprocess.Popen(
+            [
+                "sh",
+                "-c",
+                "trap '' INT; exec \"$0\" -m deployments.cli work --name second",
+                sys.executable,
+            ],
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_until(lambda: "Worker 'second' started!" in log.read_text(), 60, "it works")
+        second.terminate()
+        assert second.wait(10) == 0, log.read_text()
+    finally:
+        second.kill()
+
+
+def kill_the_worker(whole: Up) -> None:
     """Kill it once it is no longer new, and see that it is started again."""
     up_since = time.monotonic()
     wait_until(lambda: time.monotonic() - up_since > 10, 20, "it is not new")
-    (worker,) = [pid for pid, words in processes_of(home) if "worker\0start" in words]
+    (worker,) = whole.processes("cli\0work")
     os.kill(worker, signal.SIGKILL)
-    wait_until(lambda: "worker has ended by itself" in log.read_text(), 30, "it is noticed")
-    wait_until(
-        lambda: [pid for pid, words in processes_of(home) if "worker\0start" in words] != [],
-        30,
-        "it runs again",
+    wait_until(lambda: "worker has ended by itself" in whole.said, 30, "it is noticed")
+    wait_until(lambda: bool(whole.processes("cli\0work\0")), 30, "it runs again")
+
+
+def cut_the_power(whole: Up) -> None:
+    """Kill everything at once, but for the containers."""
+    while whole.processes():
+        for pid in whole.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+async def runs_called(subject: str, whole: Up) -> list[tuple[FlowRun, list[str]]]:
+    """The runs of a commit, with the steps that were completed in them."""
+    settings = SystemSettings(
+        home=whole.home, prefect_port=int(whole.variables["SAMEBITS_PREFECT_PORT"])
     )
-
-
-def push_endless_tests(bare: Path, work: Path) -> None:
-    example.git("clone", "--quiet", str(bare), str(work))
-    (work / "Makefile").write_text("test:\n\tsleep 600\n")
-    example.commit(work, "Endless")
-    example.git("-C", str(work), "push", "--quiet", "origin", "HEAD:refs/heads/feature/endless")
-
-
-def running_tests(docker_host: DockerHost, system: str) -> list[Container]:
-    with Engine(docker_host) as engine:
-        return engine.containers({"samebits.role": "test", "samebits.system": system})
+    with temporary_settings(client_settings(settings)):
+        async with prefect_api() as client:
+            runs = await read_runs(client, datetime.now(UTC) - timedelta(hours=1))
+            found = [run for run in runs if subject in run.name]
+            steps = [await read_steps(client, run.id) for run in found]
+    done = [
+        [step_name(s) for s in of_run if s.state and s.state.is_completed()] for of_run in steps
+    ]
+    return [(run, sorted(names)) for run, names in zip(found, done, strict=True)]
 
 
 def processes_of(home: str) -> list[tuple[int, str]]:
