@@ -1,4 +1,4 @@
-"""A full disk, really full: a small file system in memory."""
+"""A full disk, really full: a small file system in memory; and one that is nearly full."""
 
 import subprocess
 import uuid
@@ -9,13 +9,17 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from blocks.engine import DockerHost, Engine
 from blocks.repository import GitHubRepository
 from deployments.inbox import Delivery, Inbox
 from deployments.receiver import Repositories, make_receiver
 from domain.commit import Commit
-from domain.errors import DiskFull
+from domain.errors import DiskFull, DiskLow
 from domain.github import signature
-from tests.conftest import Origin
+from domain.image import BuiltImage
+from domain.settings import BuildSettings
+from flows import steps
+from tests.conftest import Origin, remove_images, unique
 
 
 @pytest.fixture
@@ -99,3 +103,32 @@ def test_the_inbox_names_the_file_that_cannot_be_written(tmp_path: Path) -> None
     (tmp_path / "inbox.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(DiskFull, match=r"inbox\.sqlite"):
         inbox.store(Delivery("1", "push"))
+
+
+@pytest.mark.engine
+def test_below_the_threshold_no_build_starts_but_what_is_built_is_taken_again(
+    origin: Origin, docker_host: DockerHost, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(
+        steps, "load", lambda kind, _: origin.block if kind is GitHubRepository else docker_host
+    )
+    monkeypatch.setattr(steps, "run_log", lambda: said.append)
+    origin.push({"Dockerfile": "ARG BASE\nFROM $BASE\n", "unique": unique()})
+    commit = Commit(repository="hello", branch="master")
+    settings = BuildSettings(args={"BASE": "samebits/python:local"})
+
+    def build(least_free_mib: int) -> str:
+        monkeypatch.setenv("SAMEBITS_LEAST_FREE_MIB", str(least_free_mib))
+        built = steps._build.fn(commit, settings, trusted=False)
+        return built.image_id if isinstance(built, BuiltImage) else "taken again"
+
+    try:
+        with pytest.raises(DiskLow, match="no build is started"):
+            build(1 << 40)
+        assert said == []
+        assert [i for i in engine.built_images() if origin.block.url in i.labels.values()] == []
+        assert build(0).startswith("sha256:")
+        assert build(1 << 40) == "taken again"
+    finally:
+        remove_images(docker_host, origin.block.url)
