@@ -1,7 +1,8 @@
 """Loading blocks by name, with a message that helps where one is missing."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
+from pkgutil import resolve_name
 from typing import Any, TypeVar, cast
 
 from prefect import get_client
@@ -30,31 +31,31 @@ def load(kind: type[AnyBlock], name: str) -> AnyBlock:
         raise _broken(slug, name, error) from error
 
 
-def load_one_of(kinds: Sequence[type[Any]], name: str) -> Any:
-    """The block of this name, of whichever of these kinds it is.
+def load_one_of(kinds: Mapping[str, str], name: str) -> Any:
+    """The block of this name, of whichever of these kinds it is: slug and `module:class` of each.
 
     Raises UnknownBlock where there is none, it is broken, or two kinds have one of this name.
     """
     with get_client(sync_client=True) as client:
-        there = [kind for kind in kinds if _is_there(client, kind, name)]
-    slugs = [kind.get_block_type_slug() for kind in there or kinds]
+        there = [slug for slug in kinds if _is_there(client, slug, name)]
     if not there:
         raise UnknownBlock(
-            f"There is no block called {name!r} of any of these kinds: {', '.join(slugs)}.",
+            f"There is no block called {name!r} of any of these kinds: {', '.join(kinds)}.",
             hint="Create one in the Prefect UI, under Blocks, or correct the name.",
         )
     if len(there) > 1:
         raise UnknownBlock(
-            f"Several blocks are called {name!r}: {', '.join(f'{s}/{name}' for s in slugs)}.",
+            f"Several blocks are called {name!r}: {', '.join(f'{s}/{name}' for s in there)}.",
             why="Which of them is meant is not clear.",
             hint="Delete all but one in the Prefect UI, or give them names of their own.",
         )
-    return load(there[0], name)
+    kind: type[Block] = resolve_name(kinds[there[0]])
+    return load(kind, name)
 
 
-def _is_there(client: SyncPrefectClient, kind: type[Block], name: str) -> bool:
+def _is_there(client: SyncPrefectClient, slug: str, name: str) -> bool:
     try:
-        client.read_block_document_by_name(name, kind.get_block_type_slug(), include_secrets=False)
+        client.read_block_document_by_name(name, slug, include_secrets=False)
     except ObjectNotFound:
         return False
     return True

@@ -1,14 +1,20 @@
 """Blocks of which only the name is given: any kind of registry, any kind of stack."""
 
-from blocks.aws import CloudFormationStack, EcrRegistry, EcsStack
 from blocks.contracts import ImageRegistry, Stack
-from blocks.docker_stack import DockerStack
 from blocks.loading import load, load_one_of
-from blocks.registry import Registry
 from blocks.repository import GitHubRepository
 
-REGISTRIES = (Registry, EcrRegistry)
-STACKS = (DockerStack, EcsStack, CloudFormationStack)
+# Slug and class of each kind. A class is imported where a block of it is meant: a run that uses
+# no AWS would else load its SDK, a fifth of all that it imports.
+REGISTRIES = {
+    "samebits-registry": "blocks.registry:Registry",
+    "samebits-ecr-registry": "blocks.aws:EcrRegistry",
+}
+STACKS = {
+    "samebits-docker-stack": "blocks.docker_stack:DockerStack",
+    "samebits-ecs-stack": "blocks.aws:EcsStack",
+    "samebits-cloudformation-stack": "blocks.aws:CloudFormationStack",
+}
 
 
 def registry_of(repository: str) -> ImageRegistry:

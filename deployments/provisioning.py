@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import yaml
@@ -161,8 +162,9 @@ async def _work_pool(client: PrefectClient, runs_at_once: int) -> None:
 
 async def _keep_or_save(client: PrefectClient, name: str, block: Block) -> None:
     # A name that a block of another kind has, e.g. an ECS stack, is that one's.
-    kinds = next((kinds for kinds in (REGISTRIES, STACKS) if type(block) in kinds), ())
-    others = [kind for kind in kinds if kind is not type(block)]
+    slug = block.get_block_type_slug()
+    kinds = next((kinds for kinds in (REGISTRIES, STACKS) if slug in kinds), {})
+    others = [resolve_name(kind) for other, kind in kinds.items() if other != slug]
     if any([await load_if_there(client, kind, name) for kind in others]):
         return
     there = await load_if_there(client, type(block), name)
