@@ -145,7 +145,7 @@ class Door:
         self.answers.append((status, {k.replace("_", "-"): v for k, v in headers.items()}, text))
 
     def answer(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int, Any, str]:
-        self.calls.append(json.loads(body))
+        self.calls.append(json.loads(body or "{}"))
         if self.answers:
             return self.answers.popleft()
         kept = {k: v for k, v in headers.items() if k.lower() in ("authorization", "content-type")}
@@ -304,6 +304,32 @@ def test_calls_keep_a_second_apart_also_across_channels_opened_anew(slack: Slack
     clock.time += 5
     slack.block().open(Path("unused"), pace).update(reference, message(Status.FAILED))
     assert clock.slept == [0.75]
+
+
+# -- looking without a message ------------------------------------------------------------------
+
+
+def test_a_look_says_whose_token_it_is_and_posts_nothing(slack: Slack) -> None:
+    assert slack.block().check()
+    assert slack.messages() == []
+    assert SlackChannel().check() == ""
+
+
+def test_a_look_is_refused_with_a_token_that_slack_does_not_know(slack: Slack, door: Door) -> None:
+    # The emulator's auth.test knows every token.
+    door.next(200, {"ok": False, "error": "invalid_auth"})
+    with pytest.raises(ChannelRefused, match="invalid_auth"):
+        slack.block(api_url=door.url).check()
+
+
+def test_a_look_sees_that_the_token_may_not_write(slack: Slack, door: Door) -> None:
+    answer = {"ok": True, "user": "samebits", "team": "Tests"}
+    block = slack.block(api_url=door.url)
+    door.next(200, answer, X_OAuth_Scopes="channels:read,chat:write")
+    assert block.check() == "samebits of Tests"
+    door.next(200, answer, X_OAuth_Scopes="channels:read")
+    with pytest.raises(ChannelRefused, match="lacks the scope chat:write"):
+        block.check()
 
 
 # -- the local twin ---------------------------------------------------------------------------
