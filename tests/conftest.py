@@ -1,8 +1,11 @@
 """What tests share: a real engine, a real registry, a real git repository, free ports."""
 
+import itertools
+import os
 import socket
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +25,18 @@ from tests.waiting import wait_until
 pytest_plugins = ["tests.fault_plugin"]
 
 
+# Below those that connections are given. Tests run in processes side by side, and a port is often
+# listened on minutes after it was chosen: each process takes from another hundred.
+_PORTS = itertools.count(10_000 + os.getpid() % 200 * 100)
+
+
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for port in _PORTS:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def unique() -> str:

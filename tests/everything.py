@@ -15,8 +15,15 @@ from domain.errors import SamebitsError
 
 PYTEST = [sys.executable, "-m", "pytest", "--durations=5"]
 # The end-to-end tests take the longest, and so come first where the processor is short.
-YIELDING = ["nice", "-n", "10"]
-BESIDE = (["tests/aws"], ["tests/blocks", "tests/deployments"])
+YIELDING = ["nice", "-n", "10", *PYTEST]
+# Half of them kill, and mostly wait for what becomes of it; the other half runs meanwhile.
+KILLING = [f"tests/e2e/test_{name}.py" for name in ("faults", "up", "aws")]
+BESIDE = (
+    [*PYTEST, *KILLING],
+    [*YIELDING, "tests/aws"],
+    [*YIELDING, "tests/blocks", "tests/deployments"],
+)
+FIRST = [*PYTEST, "tests/e2e", *(f"--ignore={killing}" for killing in KILLING)]
 
 
 def main() -> int:
@@ -27,7 +34,7 @@ def main() -> int:
         beside = [_Beside(tests, Path(folder, f"beside-{n}")) for n, tests in enumerate(BESIDE)]
         codes = list[int]()
         try:
-            codes.append(subprocess.run([*PYTEST, "tests/e2e"], check=False).returncode)
+            codes.append(subprocess.run(FIRST, check=False).returncode)
         finally:  # they need the engine to their end, also where this is interrupted
             codes += [one.wait() for one in beside]
     return max(codes, key=abs)
@@ -36,12 +43,10 @@ def main() -> int:
 class _Beside:
     """Tests in a process of their own, whose output is printed once they have ended."""
 
-    def __init__(self, tests: list[str], log: Path) -> None:
+    def __init__(self, argv: list[str], log: Path) -> None:
         self._log = log
         with log.open("w") as output:
-            self._process = subprocess.Popen(
-                [*YIELDING, *PYTEST, *tests], stdout=output, stderr=output
-            )
+            self._process = subprocess.Popen(argv, stdout=output, stderr=output)
 
     def wait(self) -> int:
         code = self._process.wait()
