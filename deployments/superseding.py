@@ -9,7 +9,6 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -26,8 +25,6 @@ from domain.marks import SUPERSEDED, gives_way, has_begun_to_deploy, superseded_
 
 _SOON_SECONDS = 5.0
 _SLOW_SECONDS = 30.0
-_CANCEL_WITHIN = timedelta(seconds=45)
-"""Prefect kills a process that is to end after 30 s"""
 Heads = dict[str, str]
 log = logging.getLogger("samebits.superseding")
 
@@ -176,8 +173,8 @@ class Superseder:
     async def _end_run(self, client: PrefectClient, run: FlowRun, head: str) -> None:
         """Call the end of a run by its name, once nothing of it goes on."""
         if run.state and run.state.type == StateType.CANCELLING:
-            if not _has_nobody(run.state, await read_states(client, run.id)):
-                return
+            if not _never_began(await read_states(client, run.id)):
+                return  # its process ends; where it does not, the watchdog sees to it
         elif not run.state or run.state.type != StateType.CANCELLED:
             self._giving_way.pop(run.id, None)
             return
@@ -193,15 +190,14 @@ def _words(head: str) -> str:
     return f"It gave way to {head[:8]}, a newer commit of its branch."
 
 
-def _has_nobody(cancelling: State[Any], states: list[State]) -> bool:
-    """Whether no process can answer any more to a run's being cancelled.
+def _never_began(states: list[State]) -> bool:
+    """Whether a run was cancelled before a worker took it.
 
-    A run that waits to be started again still has the ID of its dead process: Prefect then waits
-    for that one to end.
+    One that waited to be started again still has the ID of its dead process: Prefect then waits for
+    that one to end.
     """
-    before = [state for state in states if state.type != StateType.CANCELLING]
-    waited = bool(before) and before[-1].is_scheduled()
-    return waited or cancelling.timestamp < datetime.now(UTC) - _CANCEL_WITHIN
+    before = [state for state in states if not state.is_cancelling()]
+    return bool(before) and before[-1].is_scheduled()
 
 
 def _going(run: FlowRun) -> _Going | None:
