@@ -77,7 +77,9 @@ def redeploy(
     repository: Annotated[str, typer.Argument(help="Repository, e.g. hello-service.")],
     stack: Annotated[str, typer.Argument(help="Stack to put it on, e.g. prod.")],
     image: Annotated[str, typer.Argument(help="Full SHA of a published commit, or a digest.")],
-    reason: Annotated[str, typer.Option(help="Why, for those who read it later.")] = "",
+    reason: Annotated[
+        str, typer.Option(help="Why, for those who read it later; needed to go back.")
+    ] = "",
 ) -> None:
     """Put a published image on a stack again, and wait until it serves."""
     from prefect.settings import temporary_settings

@@ -158,7 +158,7 @@ class System:
                 self.settings.home / "encryption.key", lambda: Fernet.generate_key().decode()
             ),
         )
-        child.wait_until(lambda: answers(f"{self.settings.api_url}/ready"), 120)
+        child.wait_until(lambda: answers(f"{self.settings.api_url}/ready"), 240)
 
     def _service(self) -> None:
         child = self._child(RECEIVER, ["deployments.cli", "receive"])

@@ -1,0 +1,28 @@
+"""Tests that kill their engine, in a network namespace of their own.
+
+usage: python -m tests.own_network [PYTEST'S ARGUMENTS…]
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+
+MARK = "SAMEBITS_TESTS_OWN_NETWORK"
+"""In the environment of the tests there"""
+TESTS = "tests/e2e/own_network"
+
+
+def command(arguments: list[str]) -> list[str]:
+    """What runs these tests; raises RuntimeError where no namespace can be made."""
+    if sys.platform != "linux" or os.geteuid() or not shutil.which("unshare"):
+        raise RuntimeError("a network namespace needs Linux, root and unshare")
+    inside = 'ip link set lo up && exec "$0" -m pytest "$@"'
+    return [
+        *("env", f"{MARK}=1", "unshare", "--net", "--mount", "sh", "-c", inside),
+        *(sys.executable, TESTS, *arguments),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(subprocess.run(command(sys.argv[1:]), check=False).returncode)
