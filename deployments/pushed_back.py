@@ -7,7 +7,7 @@ import logging
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun
 
 from blocks.prefect_api import create_redeploy_run, read_runs_by_id, retry_run
 from deployments.looking import Move
@@ -39,7 +39,7 @@ class PushedBack:
             self._deploys_itself.discard(move.key)
         elif run is not None and _gave_way(run):
             await self._retry(client, move, run)
-        elif move.stack and (run is None or run.state_type == StateType.COMPLETED):
+        elif move.stack and (run is None or _passed(run)):
             await self._redeploy(client, move, move.stack)
         else:
             log.info("%s is pushed back: its run has ended, nothing follows", _named(move))
@@ -59,7 +59,11 @@ class PushedBack:
 
 
 def _gave_way(run: FlowRun | None) -> bool:
-    return bool(run and run.state_name == SUPERSEDED)
+    return bool(run and run.state and run.state.name == SUPERSEDED)
+
+
+def _passed(run: FlowRun) -> bool:
+    return bool(run.state and run.state.is_completed())
 
 
 def _named(move: Move) -> str:

@@ -17,7 +17,7 @@ class DeployedPrefect(FakePrefect):
         super().__init__()
         self.deployments: dict[UUID, tuple[str, dict[str, Any]]] = {}
         self.faults: dict[str, list[Exception]] = {}
-        """By branch: what creating its next runs raises"""
+        """What creating its next runs raises: by branch of a pipeline, or by `redeploy`"""
         self.lost_answers: list[Exception] = []
         """What is raised although the run was made"""
 
@@ -65,10 +65,10 @@ class DeployedPrefect(FakePrefect):
         name: str = "",
         **_: Any,
     ) -> FlowRun:
-        branch = (parameters.get("commit") or parameters).get("branch", "")
-        if faults := self.faults.get(branch):
-            raise faults.pop(0)
         flow, defaults = self.deployments[deployment_id]
+        called = flow if flow == "redeploy" else parameters["commit"]["branch"]
+        if faults := self.faults.get(called):
+            raise faults.pop(0)
         there = [run for run in self.of(flow) if run.idempotency_key == idempotency_key]
         if there and idempotency_key:
             return there[0]
