@@ -137,11 +137,13 @@ class GitHubRepository(Block):
         """Fetch once, and look up the heads of these branches; those that are gone are left out."""
         with self._mirror(name) as mirror:
             self._fetch(mirror)
-            heads = {branch: _head(mirror, branch) for branch in branches}
+            heads = _heads(mirror)
             return {
-                branch: _revision(mirror.commit(sha), Commit(repository=name, branch=branch))
-                for branch, sha in heads.items()
-                if sha
+                branch: _revision(
+                    mirror.commit(heads[branch]), Commit(repository=name, branch=branch)
+                )
+                for branch in branches
+                if branch in heads
             }
 
     def find(self, commit: Commit) -> Revision:
@@ -264,9 +266,16 @@ def _can_be_built(url: str, branch: str) -> bool:
 
 
 def _head(mirror: git.Repo, branch: str) -> str:
-    reference = f"refs/heads/{branch}"
-    line = mirror.git.execute(["git", "for-each-ref", "--format=%(objectname)", "--", reference])
-    return str(line).partition("\n")[0]
+    """The SHA that a branch is at; empty where it is gone."""
+    return _heads(mirror, branch).get(branch, "")
+
+
+def _heads(mirror: git.Repo, below: str = "") -> dict[str, str]:
+    """The SHA of each branch; or of one, and of what git has below its name: `a/b` with `a`."""
+    form, refs = "--format=%(objectname) %(refname)", f"refs/heads/{below}"
+    listed = mirror.git.execute(["git", "for-each-ref", form, "--", refs])
+    lines = [line.partition(" refs/heads/") for line in str(listed).split("\n")]
+    return {branch: sha for sha, _, branch in lines}
 
 
 def _has(mirror: git.Repo, sha: str) -> bool:

@@ -26,7 +26,8 @@ def fault(name: str, *, trials: int = 1, quick: int = 1) -> pytest.MarkDecorator
     """Mark a test as a trial of a fault: it is run `quick` times, with --full `trials` times.
 
     The fixture `trial` is the number of the trial, from 0 on, and `chance` its random numbers.
-    Without a quick form (0) it is run with --full only. Tests that share a name share a row.
+    Without a quick form (0) it is run with --full only. Tests that share a name share a row. One
+    whose form is a matter of size asks the fixture `full`.
     """
     return pytest.mark.fault(name, trials=trials, quick=quick)
 
@@ -124,6 +125,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def trial(request: pytest.FixtureRequest) -> int:
     """The number of this trial of a fault, from 0 on."""
     return int(request.param)
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether this is the full form."""
+    return bool(request.config.getoption("full"))
 
 
 @pytest.fixture
