@@ -7,7 +7,9 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 
 from blocks.prefect_api import create_redeploy_run, prefect_api, run_url
+from blocks.prune_runs import create_prune_run, what_was_pruned
 from deployments.inbox import Inbox
+from deployments.looking import is_from_a_look
 from deployments.settings import SystemSettings
 from domain.names import checked_name
 
@@ -21,7 +23,10 @@ def say_deliveries(settings: SystemSettings, count: int, say: Say) -> None:
     for delivery in deliveries:
         what = f"{delivery.repository or '-'} {delivery.branch or '-'} {delivery.sha[:8] or '-'}"
         became = delivery.reason or delivery.run_id or "no run yet"
-        say(f"{delivery.id}  {delivery.event:8} {what:50} {delivery.state:10} {became}")
+        # What the reconciler found has no ID of GitHub's.
+        found = is_from_a_look(delivery)
+        named, event = ("-", "look") if found else (delivery.id, delivery.event)
+        say(f"{named:36}  {event:8} {what:50} {delivery.state:10} {became}")
     if not deliveries:
         say(f"No delivery has come to {settings.inbox} yet.")
 
@@ -34,6 +39,20 @@ async def redeploy(repository: str, stack: str, image: str, reason: str, say: Sa
         run = await _ended(client, run)
     passed = bool(run.state and run.state.is_completed())
     say("Passed." if passed else f"{run.state_name}: {run.state.message if run.state else ''}")
+    return passed
+
+
+async def prune(say: Say) -> bool:
+    """Start a run of `prune`, wait for its end, and show what it removed; True if it passed."""
+    async with prefect_api() as client:
+        run = await create_prune_run(client)
+        say(run_url(run.id))
+        run = await _ended(client, run)
+        passed = bool(run.state and run.state.is_completed())
+        if passed:
+            say(await what_was_pruned(client, run.id))
+        else:
+            say(f"{run.state_name}: {run.state.message if run.state else ''}")
     return passed
 
 

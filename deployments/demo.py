@@ -228,6 +228,8 @@ def run_demo(settings: SystemSettings, stacks_of: StacksOf = docker_stacks) -> b
     REPORT.unlink(missing_ok=True)
     console.print("Starting the system")
     with ExitStack() as stack:
+        # The demo shows its own pushes, and no run beside them.
+        example.take_as_known(settings)
         stack.enter_context(System(settings, console.print).running())
         stacks = stack.enter_context(stacks_of(settings))
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -6,8 +6,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from deployments.inbox import Inbox
 from deployments.secret_files import secret_file
 from deployments.settings import SystemSettings
+from domain.heads import Known
 
 NAME = "hello-service"
 SOURCE = Path(__file__).parent.parent / "examples" / NAME
@@ -50,6 +52,17 @@ def create(settings: SystemSettings) -> None:
     )
     hook.chmod(0o755)
     webhook_secret(settings)
+
+
+def take_as_known(settings: SystemSettings) -> None:
+    """Make it, and have no run started for what is there already, which the first start would."""
+    create(settings)
+    inbox = Inbox(settings.inbox)
+    if inbox.last_look(NAME) is None:
+        listed = git("-C", str(bare_repository(settings)), "show-ref", "--heads")
+        heads = [line.split(" refs/heads/") for line in listed.splitlines()]
+        known = {branch: Known(sha, has_run=True, mark=0) for sha, branch in heads}
+        inbox.note_look(NAME, known)
 
 
 def commit(work: Path, message: str, author: str = "Ada Lovelace") -> str:

@@ -20,6 +20,7 @@ stage, prod  http://127.0.0.1:{settings.stage_port}  http://127.0.0.1:{settings.
 channel      {settings.channel_file} (until the block of the Slack channel has a token)
 logs         {settings.home / "logs"}
 
+The example's branches master and release are built and deployed at the first start.
 Try it: git clone {example.bare_repository(settings)} && cd {example.NAME}
 Change something, commit, push to master, and watch. Ctrl-C stops everything."""
     )

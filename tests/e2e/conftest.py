@@ -43,6 +43,7 @@ def settings(name: str, tmp_path_factory: pytest.TempPathFactory) -> SystemSetti
 def system(settings: SystemSettings, docker_host: DockerHost) -> Iterator[System]:
     """The running system; afterwards nothing of it is left."""
     stacks: dict[str, DockerStack] = {}
+    example.take_as_known(settings)
     try:
         with System(settings, print).running() as running:
             stacks = asyncio.run(_stacks())

@@ -42,6 +42,7 @@ def settings(name: str, tmp_path_factory: pytest.TempPathFactory) -> SystemSetti
 
 @pytest.fixture(scope="module")
 def system(settings: SystemSettings, docker_host: DockerHost) -> Iterator[System]:
+    example.take_as_known(settings)
     try:
         with System(settings, print).running() as running:
             yield running

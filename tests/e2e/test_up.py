@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import temporary_settings
 
@@ -25,7 +26,8 @@ from deployments import example
 from deployments.environment import client_settings
 from deployments.settings import SystemSettings
 from domain.marks import restarts
-from tests.conftest import free_port, remove_images
+from domain.message import STEPS
+from tests.conftest import free_port, remove_images, unique
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -53,6 +55,7 @@ def variables(
         for part in ("PREFECT", "RECEIVER", "REGISTRY", "STAGE", "PROD")
     }
     home = {"SAMEBITS_HOME": str(tmp_path / "home"), "SAMEBITS_NAME": up_name}
+    example.take_as_known(SystemSettings(home=tmp_path / "home"))
     yield os.environ | ports | home
     with Engine(docker_host) as engine:
         engine.remove(f"{up_name}-registry")
@@ -140,14 +143,15 @@ class Up:
         """The processes of this system whose command holds these words."""
         return [pid for pid, command in processes_of(str(self.home)) if words in command]
 
-    def push(self, branch: str, version: str, seconds: int) -> None:
-        """Push a version whose tests take so long."""
+    def push(self, branch: str, version: str, seconds: int) -> str:
+        """Push a version whose tests take so long; returns the SHA."""
         work = self.folder / branch.replace("/", "-")
         example.git("clone", "--quiet", str(self.bare), str(work))
         (work / "Makefile").write_text(f"test:\n\tsleep {seconds}\n")
         (work / "VERSION").write_text(version)
-        example.commit(work, version)
-        example.git("-C", str(work), "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
+        sha = example.commit(work, version)
+        example.git("-C", str(work), "push", "--quiet", "origin", f"{sha}:refs/heads/{branch}")
+        return sha
 
 
 @pytest.fixture
@@ -158,21 +162,25 @@ def whole(
     tmp_path: Path,
     up_name: str,
 ) -> Iterator[Up]:
-    """A system; afterwards its stack is gone."""
+    """A system; afterwards its stacks are gone."""
     yield Up(variables, example_bare, tmp_path)
-    stage = DockerStack(port=int(variables["SAMEBITS_STAGE_PORT"]), prefix=up_name)
-    stage.destroy("stage")
+    for stack in ("stage", "prod"):
+        port = int(variables[f"SAMEBITS_{stack.upper()}_PORT"])
+        DockerStack(port=port, prefix=up_name).destroy(stack)
 
 
 def test_what_is_cut_off_by_a_stop_is_told_and_what_a_power_cut_ends_goes_on_by_itself(
     whole: Up, engine: Engine, up_name: str
 ) -> None:
-    def tests() -> list[Container]:
-        return engine.containers({"samebits.role": "test", "samebits.system": up_name})
+    def tests(sha: str = "") -> list[Container]:
+        labels = {"samebits.role": "test", "samebits.system": up_name}
+        return engine.containers(
+            labels | ({"org.opencontainers.image.revision": sha} if sha else {})
+        )
 
     with whole.running():
-        whole.push("feature/endless", "Endless", 600)
-        wait_until(lambda: bool(tests()), 90, "tests run")
+        endless = whole.push("feature/endless", unique(), 600)
+        wait_until(lambda: bool(tests(endless)), 120, "tests run")
     assert not tests()
     registry = engine.container(f"{up_name}-registry")
     assert registry
@@ -181,18 +189,18 @@ def test_what_is_cut_off_by_a_stop_is_told_and_what_a_power_cut_ends_goes_on_by_
         wait_until(lambda: "system was stopped" in whole.told, 30, "told the end")
         a_worker_with_sigint_ignored_stops(whole)
         kill_the_worker(whole)
-        whole.push("master", "Survivor", 5)
-        wait_until(lambda: bool(tests()), 90, "tests run")
-        (left,) = tests()
+        version = unique()
+        sha = whole.push("master", version, 5)
+        wait_until(lambda: bool(tests(sha)), 120, "tests run")
+        (left,) = tests(sha)
         cut_the_power(whole)
-        assert [container.id for container in tests()] == [left.id]
+        assert [container.id for container in tests(sha)] == [left.id]
     with whole.running():
-        wait_until(lambda: whole.serves("Survivor"), 120, "it is deployed")
+        wait_until(lambda: whole.serves(version), 120, "it is deployed")
         assert left.id not in [container.id for container in tests()]
-        wait_until(lambda: "deployed" in whole.told.rpartition("Survivor")[0], 30, "told the end")
-        runs = asyncio.run(runs_called("Survivor", whole))
-    assert [(run.run_count, restarts(run.labels)) for run, _ in runs] == [(2, 1)]
-    assert runs[0][1] == ["build", "deploy", "publish", "test"]
+        ((run, steps),) = asyncio.run(ended(version, whole))
+        assert (run.run_count, restarts(run.labels), steps) == (2, 1, list(STEPS))
+        wait_until(lambda: f"passed* (attempt 2)\\n`{sha[:8]}`" in whole.told, 30, "told the end")
 
 
 def a_worker_with_sigint_ignored_stops(whole: Up) -> None:
@@ -234,27 +242,30 @@ def kill_the_worker(whole: Up) -> None:
 
 
 def cut_the_power(whole: Up) -> None:
-    """Kill everything at once, but for the containers."""
-    while whole.processes():
+    """Kill everything at once, but for the containers: none sees another one die."""
+    for number in (signal.SIGSTOP, signal.SIGKILL):
         for pid in whole.processes():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
+    wait_until(lambda: not whole.processes(), 10, "all are dead")
 
 
-async def runs_called(subject: str, whole: Up) -> list[tuple[FlowRun, list[str]]]:
-    """The runs of a commit, with the steps that were completed in them."""
-    settings = SystemSettings(
-        home=whole.home, prefect_port=int(whole.variables["SAMEBITS_PREFECT_PORT"])
-    )
+async def ended(subject: str, whole: Up) -> list[tuple[FlowRun, list[str]]]:
+    """The runs of a commit once they have ended, with the steps that were completed in them."""
+    port = int(whole.variables["SAMEBITS_PREFECT_PORT"])
+    settings = SystemSettings(home=whole.home, prefect_port=port)
     with temporary_settings(client_settings(settings)):
-        async with prefect_api() as client:
-            runs = await read_runs(client, datetime.now(UTC) - timedelta(hours=1))
-            found = [run for run in runs if subject in run.name]
-            steps = [await read_steps(client, run.id) for run in found]
-    done = [
-        [step_name(s) for s in of_run if s.state and s.state.is_completed()] for of_run in steps
-    ]
-    return [(run, sorted(names)) for run, names in zip(found, done, strict=True)]
+        async with asyncio.timeout(60), prefect_api() as client:
+            while True:
+                recent = await read_runs(client, datetime.now(UTC) - timedelta(hours=1))
+                found = [run for run in recent if subject in run.name]
+                if all(run.state and run.state.is_final() for run in found):
+                    return [(run, await completed(client, run)) for run in found]
+
+
+async def completed(client: PrefectClient, run: FlowRun) -> list[str]:
+    steps = await read_steps(client, run.id)
+    return [step_name(step) for step in steps if step.state and step.state.is_completed()]
 
 
 def processes_of(home: str) -> list[tuple[int, str]]:
