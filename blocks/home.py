@@ -30,8 +30,8 @@ def least_free_mib() -> int:
 
 
 def keep_days() -> float:
-    """How long images of ended runs are kept: `SAMEBITS_KEEP_DAYS`."""
-    return _number("SAMEBITS_KEEP_DAYS", KEEP_DAYS)
+    """How long images of ended runs are kept: `SAMEBITS_KEEP_DAYS`, at most a hundred years."""
+    return min(_number("SAMEBITS_KEEP_DAYS", KEEP_DAYS), 36_500)
 
 
 def _number(name: str, default: float) -> float:

@@ -6,10 +6,11 @@ import os
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -136,30 +137,45 @@ def test_a_step_that_takes_an_image_makes_it_younger_and_gives_it_no_other_name(
 
 
 @pytest.mark.engine
-def test_containers_and_images_are_listed_while_others_come_and_go(
-    engine: Engine, docker_host: DockerHost, name: str
+def test_a_container_that_goes_while_containers_are_listed_is_left_out(
+    engine: Engine, docker_host: DockerHost, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop, label = threading.Event(), {"samebits.test": unique()}
-
-    def churn() -> None:
-        with Engine(docker_host) as other:
-            while not stop.is_set():
-                image = Built(other)
-                service = Service(f"{name}-{image.repository}", image.id, labels=label, keep=False)
-                other.create(service)
-                other.remove(service.name)
-                if there := other.built_image(image.id):
-                    other.remove_built(there)
-
-    thread = threading.Thread(target=churn)
-    thread.start()
+    labels, names = {"samebits.test": unique()}, [f"{name}-{unique()[:8]}" for _ in range(2)]
+    for container in names:
+        engine.create(Service(container, BASE, labels=labels, keep=False))
+    _meanwhile(engine, "containers", lambda other: other.remove(names[0]), docker_host, monkeypatch)
     try:
-        for _ in range(40):
-            engine.containers(label)
-            engine.built_images()
+        assert [container.name for container in engine.containers(labels)] == names[1:]
     finally:
-        stop.set()
-        thread.join()
+        engine.remove(names[1])
+
+
+@pytest.mark.engine
+def test_an_image_that_goes_while_images_are_listed_is_left_out(
+    engine: Engine, docker_host: DockerHost, built: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert found(engine, built)
+    _meanwhile(engine, "images", lambda o: o.remove_image(built.name), docker_host, monkeypatch)
+    assert found(engine, built) == []
+
+
+def _meanwhile(
+    engine: Engine,
+    call: str,
+    act: Callable[[Engine], None],
+    host: DockerHost,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Have somebody else act between this call of the engine's API and what comes next."""
+    real = getattr(engine._docker.api, call)
+
+    def called(*args: Any, **options: Any) -> Any:
+        answer = real(*args, **options)
+        with Engine(host) as other:
+            act(other)
+        return answer
+
+    monkeypatch.setattr(engine._docker.api, call, called)
 
 
 @pytest.mark.engine
