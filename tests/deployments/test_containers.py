@@ -1,0 +1,88 @@
+"""Containers that a run left: real ones, of runs that a server in memory knows."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from uuid import UUID, uuid4
+
+import pytest
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound
+
+from blocks.engine import Engine, Service
+from deployments import host_images
+from deployments.containers import DeadContainers
+from tests.deployments.runs import FakePrefect
+
+WORKER = "host-a"
+
+
+class Prefect(FakePrefect):
+    """A server that knows no block of an engine: the engine is the one that the host has."""
+
+    async def read_block_document_by_name(self, name: str, slug: str) -> None:
+        raise ObjectNotFound(LookupError(f"{slug}/{name}"))
+
+    def run(self, kind: StateType, worker: str = "host-b") -> UUID:
+        run_id = self.add(kind.value)
+        self.set(run_id, kind)
+        self.change(run_id, labels={"prefect.worker.name": worker})
+        return run_id
+
+
+@pytest.fixture
+def prefect() -> Prefect:
+    return Prefect()
+
+
+@pytest.fixture
+def dead(prefect: Prefect, name: str) -> DeadContainers:
+    return DeadContainers(f"{name}-dead", prefect.client)
+
+
+@pytest.fixture
+def container(engine: Engine, name: str) -> Iterator[Callable[[object], str]]:
+    """Makes a container of a run; returns its name."""
+    made: list[str] = []
+
+    def make(run: object) -> str:
+        labels = {"samebits.role": "test", "samebits.system": f"{name}-dead"}
+        image = host_images.haproxy().name
+        made.append(f"{name}-dead-{len(made)}")
+        labels["samebits.run"] = str(run)
+        engine.create(Service(made[-1], image, labels=labels, keep=False))
+        return made[-1]
+
+    yield make
+    for each in made:
+        engine.remove(each)
+
+
+def test_the_containers_of_runs_that_are_over_are_removed_and_no_others(
+    prefect: Prefect, dead: DeadContainers, engine: Engine, container: Callable[[object], str]
+) -> None:
+    ended = [StateType.COMPLETED, StateType.CRASHED, StateType.CANCELLED, StateType.SCHEDULED]
+    goes_on = [StateType.RUNNING, StateType.CANCELLING]
+    over = [container(prefect.run(kind)) for kind in ended] + [container(uuid4())]
+    left = [container(prefect.run(kind)) for kind in goes_on] + [container("")]
+    asyncio.run(dead.remove())
+    assert [name for name in over if engine.container(name)] == []
+    assert [name for name in left if engine.container(name)] == left
+
+
+def test_those_of_a_worker_that_has_ended_are_removed_and_those_of_another_one_stay(
+    prefect: Prefect, dead: DeadContainers, engine: Engine, container: Callable[[object], str]
+) -> None:
+    mine = container(prefect.run(StateType.RUNNING, WORKER))
+    others = container(prefect.run(StateType.RUNNING))
+    asyncio.run(dead.remove(ended_worker=WORKER))
+    assert engine.container(mine) is None
+    assert engine.container(others)
+
+
+def test_a_server_that_is_away_keeps_all_of_them(
+    prefect: Prefect, dead: DeadContainers, engine: Engine, container: Callable[[object], str]
+) -> None:
+    left = container(prefect.run(StateType.CRASHED))
+    prefect.down = True
+    asyncio.run(dead.remove())
+    assert engine.container(left)
