@@ -199,7 +199,8 @@ def test_what_is_cut_off_by_a_stop_is_told_and_what_a_power_cut_ends_goes_on_by_
         wait_until(lambda: whole.serves(version), 120, "it is deployed")
         assert left.id not in [container.id for container in tests()]
         ((run, steps),) = asyncio.run(ended(version, whole))
-        assert (run.run_count, restarts(run.labels), steps) == (2, 1, list(STEPS))
+        assert (run.run_count, restarts(run.labels)) == (2, 1)
+        assert (set(steps), steps.count("deploy")) == (set(STEPS), 1)
         wait_until(lambda: f"passed* (attempt 2)\\n`{sha[:8]}`" in whole.told, 30, "told the end")
 
 
