@@ -165,14 +165,14 @@ async def stacks_of(repository: str) -> set[str]:
 
 
 async def create_pipeline_run(
-    client: PrefectClient, commit: Commit, to: Route, delivery_id: str
+    client: PrefectClient, commit: Commit, to: Route, delivery: str
 ) -> FlowRun:
     """Start a pipeline for a commit; the same commit on the same branch is one run, ever.
 
-    Raises RunRefused where trying again cannot help.
+    The run carries the delivery that made it. Raises RunRefused where trying again cannot help.
     """
     try:
-        return await _create_run(client, commit, to, delivery_id)
+        return await _create_run(client, commit, to, delivery)
     except ObjectNotFound as error:
         raise RunRefused(
             "The deployment is gone.", hint="Run make apply, then redeliver this."
@@ -187,15 +187,13 @@ async def create_pipeline_run(
         ) from error
 
 
-async def _create_run(
-    client: PrefectClient, commit: Commit, to: Route, delivery_id: str
-) -> FlowRun:
+async def _create_run(client: PrefectClient, commit: Commit, to: Route, delivery: str) -> FlowRun:
     return await client.create_flow_run_from_deployment(
         to.deployment_id,
         parameters={"commit": commit.model_dump()},
         name=commit.title,
         tags=run_tags(commit, to.stack),
-        labels={**delivered_by(delivery_id)},
+        labels={**delivered_by(delivery)},
         idempotency_key=idempotency_key(commit, to),
         state=Scheduled(),
     )

@@ -90,13 +90,13 @@ class Dispatcher:
             return self._ignore(delivery, "prefect.yaml has no deployment for this branch")
         try:
             commit = _commit(delivery)
-            run = await create_pipeline_run(client, commit, found, delivery.id)
+            run = await create_pipeline_run(client, commit, found, delivery.once)
         except ValidationError as error:
             return self._ignore(delivery, "; ".join(explained(error)))
         except RunRefused as error:
             return self._ignore(delivery, str(error))
         # A run that a crash kept from being written down is this delivery's own all the same.
-        reason = "" if made_by(run.labels, delivery.id) else HAS_RUN
+        reason = "" if made_by(run.labels, delivery.once) else HAS_RUN
         self._inbox.settle(delivery.id, "dispatched", reason, str(run.id))
         log.info("%s: run %s %s", commit.title, run.id, reason)
         self._created.put_nowait(run.id)

@@ -4,7 +4,7 @@ A delivery is answered only after it lies here durably.
 """
 
 import time
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 
 from deployments.known_heads import KnownHeads
 from deployments.told import Told, ToldRuns, expect_told
@@ -30,9 +30,16 @@ class Delivery:
     state: str = "waiting"
     reason: str = ""
     run_id: str = ""
+    number: int = field(default=0, compare=False)
+    """Its place in the order of all that came; it has one once it is kept"""
+
+    @property
+    def once(self) -> str:
+        """What calls it, and no later one of the same ID that comes after this one is forgotten."""
+        return f"{self.number} {self.id}"
 
 
-# In the order of the fields of Delivery.
+# In the order of the fields of Delivery; `number` comes after them.
 _COLUMNS = "id, event, repository, branch, sha, subject, author, state, reason, run_id"
 
 
@@ -50,7 +57,7 @@ class Inbox(KnownHeads, ToldRuns):
             stored = db.execute(
                 f"INSERT INTO deliveries ({_COLUMNS}, received) "  # noqa: S608 - a constant
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-                (*astuple(delivery), time.time()),
+                (*astuple(delivery)[:-1], time.time()),
             )
             return stored.rowcount == 1
 
@@ -126,7 +133,7 @@ class Inbox(KnownHeads, ToldRuns):
     def _select(self, where: str, *values: object) -> list[Delivery]:
         with self._open() as db:
             rows = db.execute(
-                f"SELECT {_COLUMNS} FROM deliveries {where}",  # noqa: S608 - both are constants
+                f"SELECT {_COLUMNS}, number FROM deliveries {where}",  # noqa: S608 - both are constants
                 values,
             ).fetchall()
         return [Delivery(*row) for row in rows]

@@ -61,11 +61,11 @@ def restarts(labels: Mapping[str, Any]) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def delivered_by(delivery_id: str) -> dict[str, str]:
+def delivered_by(delivery: str) -> dict[str, str]:
     """The label that says which delivery made a run."""
-    return {_DELIVERY: delivery_id}
+    return {_DELIVERY: delivery}
 
 
-def made_by(labels: Mapping[str, Any], delivery_id: str) -> bool:
+def made_by(labels: Mapping[str, Any], delivery: str) -> bool:
     """Whether a run was made for this delivery, and was not there before."""
-    return labels.get(_DELIVERY) == delivery_id
+    return labels.get(_DELIVERY) == delivery

@@ -1,11 +1,13 @@
 """The room of git, against real git."""
 
+import socket
 import tarfile
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from blocks import repository as repository_module
 from blocks.repository import GitHubRepository
 from deployments import example
 from domain.commit import Commit
@@ -197,3 +199,50 @@ def test_how_a_commit_stands_is_gits_word(origin: Origin) -> None:
     assert standing(one, "0" * 40) == Standing(head=one, on_branch=True)
     example.git("-C", str(origin.work), "push", "--quiet", "origin", ":refs/heads/work")
     assert standing(one, two) == Standing(head="", on_branch=False, behind=True)
+
+
+def test_the_heads_of_all_branches_are_asked_of_git_without_a_mirror(
+    origin: Origin, home: Path
+) -> None:
+    first = origin.push({"a": "1"})
+    second = origin.push({"a": "2"}, "feature/ü")
+    assert origin.block.heads() == {"master": first, "feature/ü": second}
+    origin.push_ref(first, "feature/ü", force=True)
+    assert origin.block.heads()["feature/ü"] == first
+    assert not (home / "mirrors").exists()
+
+
+def test_a_repository_without_a_branch_has_no_heads(origin: Origin) -> None:
+    assert origin.block.heads() == {}
+
+
+def test_a_branch_whose_name_cannot_be_built_is_left_out_and_logged_once(
+    origin: Origin, caplog: pytest.LogCaptureFixture
+) -> None:
+    sha = origin.push({"a": "1"})
+    reference = origin.bare / "refs" / "heads" / "-x"
+    reference.write_text(f"{sha}\n")
+    for _ in range(2):
+        assert origin.block.heads() == {"master": sha}
+    assert len([line for line in caplog.messages if "'-x'" in line]) == 1
+
+
+def test_a_git_server_that_hangs_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(repository_module, "_LOOK_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"https://127.0.0.1:{server.getsockname()[1]}/a/b.git"
+        with pytest.raises(RepositoryUnreachable, match="does not answer"):
+            GitHubRepository(url=url, webhook_secret=SECRET).heads()
+
+
+def test_the_heads_of_several_branches_are_looked_up_with_one_fetch(origin: Origin) -> None:
+    first = origin.push({"a": "1"}, subject="One")
+    second = origin.push({"a": "2"}, "feature", subject="Two")
+    found = origin.block.revisions("hello", ["master", "feature", "gone"])
+    assert {branch: seen.commit.sha for branch, seen in found.items()} == {
+        "master": first,
+        "feature": second,
+    }
+    assert (found["feature"].commit.subject, found["feature"].commit.branch) == ("Two", "feature")

@@ -1,13 +1,15 @@
 """The inbox keeps what came, once, whoever asks and whatever dies."""
 
 import sqlite3
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from deployments.inbox import Delivery, Inbox, Told
+from deployments.inbox import HAS_RUN, Delivery, Inbox, Told
 from domain.errors import DiskFull
+from domain.heads import Arrival, Known
 
 PUSH = Delivery("1", "push", "hello", "feature/ü", "a" * 40, "Fix 'it'; --", "Ada")
 
@@ -114,3 +116,92 @@ def test_runs_whose_end_was_not_told_are_known(inbox: Inbox) -> None:
     inbox.keep_told(Told("r3", "3", "a", ended=False))
     inbox.keep_told(Told("r3", "3", "b", ended=True))
     assert inbox.not_ended() == ["r1"]
+
+
+def age(inbox: Inbox, days: float) -> None:
+    """Let all that is here have come so many days ago."""
+    with inbox._open() as db:
+        db.execute("UPDATE deliveries SET received = received - ?", (days * 86400,))
+        db.execute("UPDATE told SET changed = changed - ?", (days * 86400,))
+
+
+def test_what_is_settled_is_forgotten_after_a_while_and_what_waits_never(inbox: Inbox) -> None:
+    for number in ("waits", "ran", "ignored"):
+        inbox.store(Delivery(number, "push", "hello", "master", "a" * 40))
+    inbox.settle("ran", "dispatched", run_id="r")
+    inbox.settle("ignored", "ignored", "no deployment")
+    inbox.note_look("hello", {"master": Known("a" * 40, has_run=True, mark=3)})
+    inbox.prune(30)
+    assert len(inbox.latest()) == 3
+    age(inbox, 31)
+    inbox.store(Delivery("new", "ping", state="ignored"))
+    inbox.prune(30)
+    assert [d.id for d in inbox.latest()] == ["new", "waits"]
+    assert inbox.head("hello", "master") == "a" * 40
+    assert inbox.last_number() == 4
+
+
+def test_what_was_told_of_ended_runs_is_forgotten_after_a_while_but_never_within_a_week(
+    inbox: Inbox,
+) -> None:
+    inbox.keep_told(Told("ended", "1", "a", ended=True))
+    inbox.keep_told(Told("runs", "2", "a", ended=False))
+    age(inbox, 6)
+    inbox.prune(1)
+    assert inbox.told("ended")
+    age(inbox, 2)
+    inbox.prune(1)
+    assert inbox.told("ended") is None
+    assert inbox.told("runs")
+
+
+def test_a_wanted_redelivery_comes_after_all_that_came_meanwhile(inbox: Inbox) -> None:
+    for number in ("1", "2"):
+        inbox.store(Delivery(number, "push"))
+    inbox.settle("1", "ignored", "The deployment is gone.")
+    assert inbox.store(Delivery("1", "push"))
+    assert [(d.id, d.number, d.reason) for d in inbox.waiting()] == [("2", 2, ""), ("1", 3, "")]
+
+
+def test_the_commits_of_a_branch_are_known_in_the_order_in_which_they_came(inbox: Inbox) -> None:
+    for number, branch in enumerate(["master", "other", "master"]):
+        inbox.store(Delivery(str(number), "push", "hello", branch, str(number) * 40))
+    inbox.settle("0", "dispatched", run_id="r")
+    inbox.settle("2", "dispatched", HAS_RUN, "s")
+    assert inbox.arrivals("hello", "master") == [
+        Arrival(1, "0" * 40, "dispatched", "r"),
+        Arrival(3, "2" * 40, "dispatched", "s", repeated=True),
+    ]
+
+
+def test_known_heads_are_kept_replaced_and_forgotten(inbox: Inbox) -> None:
+    assert inbox.last_look("hello") is None
+    first, second = Known("a" * 40, has_run=False, mark=1), Known("b" * 40, has_run=True, mark=2)
+    inbox.note_look("hello", {"master": first, "old": first})
+    inbox.note_look("other", {"master": first})
+    inbox.note_look("hello", {"master": second}, gone=["old"])
+    assert inbox.heads("hello") == {"master": second}
+    assert inbox.head("hello", "old") == ""
+    assert inbox.last_look("hello") == pytest.approx(time.time(), abs=60)
+
+
+def test_a_file_of_an_earlier_version_goes_on_working(tmp_path: Path) -> None:
+    path = tmp_path / "inbox.sqlite"
+    db = sqlite3.connect(path)
+    db.executescript(
+        "CREATE TABLE deliveries (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL "
+        "UNIQUE, received REAL NOT NULL, event TEXT NOT NULL, repository TEXT NOT NULL, branch "
+        "TEXT NOT NULL, sha TEXT NOT NULL, subject TEXT NOT NULL, author TEXT NOT NULL, state TEXT "
+        "NOT NULL, reason TEXT NOT NULL, run_id TEXT NOT NULL);"
+        "CREATE TABLE told (run_id TEXT PRIMARY KEY, reference TEXT NOT NULL, fingerprint TEXT NOT "
+        "NULL, ended INTEGER NOT NULL, changed REAL NOT NULL);"
+        "INSERT INTO deliveries VALUES (7, '1', 0, 'push', 'hello', 'm', 'a', '', '', 'waiting',"
+        " '', '');"
+        "INSERT INTO told VALUES ('r', '1', 'a', 1, 0);"
+    )
+    db.close()
+    inbox = Inbox(path)
+    assert [(d.id, d.number) for d in inbox.waiting()] == [("1", 7)]
+    assert inbox.last_number() == 7
+    assert inbox.heads("hello") == {}
+    assert inbox.told("r") == Told("r", "1", "a", ended=True)
