@@ -15,7 +15,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 
-from blocks.prefect_api import find_runs
+from blocks.prefect_api import PRUNE, find_runs
 
 _TO_END = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
 _GOING = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
@@ -43,6 +43,15 @@ async def read_recent_runs(client: PrefectClient, since: datetime) -> list[FlowR
         state=_of_types(_GOING),
     )
     return await find_runs(client, recent)
+
+
+async def read_failed_prunes(client: PrefectClient, since: datetime) -> list[FlowRun]:
+    """The runs of `prune` that did not pass and have ended after a time."""
+    failed = FlowRunFilter(
+        end_time=FlowRunFilterEndTime(after_=since),
+        state=_of_types([StateType.FAILED, StateType.CRASHED]),
+    )
+    return await find_runs(client, failed, (PRUNE,))
 
 
 async def read_states(client: PrefectClient, run_id: UUID) -> list[State]:

@@ -21,8 +21,8 @@ from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 
 from blocks.channel import Channel
-from blocks.prefect_api import REDEPLOY, prefect_api, read_runs_by_id, read_steps
-from blocks.run_search import read_recent_runs, read_states
+from blocks.prefect_api import PIPELINE, prefect_api, read_runs_by_id, read_steps
+from blocks.run_search import read_failed_prunes, read_recent_runs, read_states
 from deployments.inbox import Inbox, Told
 from deployments.receiver import Repositories
 from deployments.reports import report_of
@@ -79,7 +79,7 @@ class Announcer:
 
     async def tell(self, ids: set[UUID], *, everything: bool) -> None:
         """Bring the messages of these runs up to date; with `everything`, those of all runs that
-        are recent, or whose end was not told.
+        are recent, or whose end was not told. Of `prune` only what failed is told.
 
         Raises ServerUnavailable, ChannelUnavailable or ChannelRefused; what was not told then is
         told by a later call.
@@ -87,9 +87,9 @@ class Announcer:
         async with self._api() as client:
             runs = await self._read(client, ids, everything=everything)
             channel = await self._channel(client)
-            redeploys = {f.id for f in await client.read_flows() if f.name == REDEPLOY}
+            kinds = {flow.id: flow.name for flow in await client.read_flows()}
             for run in runs:
-                report = await self._report(client, run, redeploy=run.flow_id in redeploys)
+                report = await self._report(client, run, kinds.get(run.flow_id, PIPELINE))
                 await self._tell_run(channel, run, report)
 
     async def _read(
@@ -104,7 +104,9 @@ class Announcer:
         for deleted in not_ended - {run.id for run in found}:
             self._inbox.forget_told(str(deleted))
         if everything:
-            found += await read_recent_runs(client, datetime.now(UTC) - _LOOK_BACK)
+            since = datetime.now(UTC) - _LOOK_BACK
+            found += await read_recent_runs(client, since)
+            found += await read_failed_prunes(client, since)
         runs = {run.id: run for run in found if not self._is_settled(run)}
         for run_id in runs:
             if not self._inbox.told(str(run_id)):
@@ -116,10 +118,10 @@ class Announcer:
             return True
         return run.id in self._settled and self._settled[run.id] == run.state_id
 
-    async def _report(self, client: PrefectClient, run: FlowRun, *, redeploy: bool) -> RunReport:
+    async def _report(self, client: PrefectClient, run: FlowRun, kind: str) -> RunReport:
         steps = await read_steps(client, run.id) if run.run_count else []
         states = await read_states(client, run.id) if run.run_count else []
-        report = report_of(run, "redeploy" if redeploy else "pipeline", steps, "", states)
+        report = report_of(run, kind, steps, "", states)
         repository = (await self._repositories()).get(report.commit.repository)
         if not repository or not report.commit.sha:
             return report

@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
 
-from blocks.prefect_api import run_url, step_name
+from blocks.prefect_api import PRUNE, run_url, step_name
 from domain.commit import Commit
 from domain.marks import RESTARTED, SUPERSEDED, superseded_by
 from domain.message import STEPS, Ending, RunReport, Status, StepReport
@@ -22,6 +22,9 @@ _STATUSES = {
 }
 _MOST_TEXT = 240
 """As long as a branch name may be; Slack refuses a message that is too long."""
+_NO_COMMIT = Commit.model_construct(
+    None, **dict.fromkeys(Commit.model_fields, "") | {"repository": PRUNE}
+)
 _QUIET = (Status.SCHEDULED, Status.RUNNING, Status.PASSED)
 
 
@@ -40,7 +43,7 @@ def report_of(
     return RunReport(
         run_id=str(run.id),
         kind=kind,
-        commit=_commit(run),
+        commit=_commit(run) if kind != PRUNE else _NO_COMMIT,
         stack=one_line(str(run.parameters.get("stack") or "")) or None,
         status=status,
         attempt=max(run.run_count, 1),

@@ -81,7 +81,7 @@ class RunReport(BaseModel):
 
     run_id: str
     kind: str
-    """`pipeline` or `redeploy`"""
+    """`pipeline`, `redeploy` or `prune`"""
     commit: Commit
     stack: str | None
     status: Status
@@ -139,7 +139,8 @@ def message_of(run: RunReport) -> Message:
     """The message that a run's state calls for."""
     commit = run.commit
     where = f" → {run.stack}" if run.stack else ""
-    title = escaped(f"{commit.repository} · {commit.branch}{where} · {run.status}")
+    named = (commit.repository, f"{commit.branch}{where}", run.status)
+    title = escaped(" · ".join(part for part in named if part))
     sections = [
         f"{_SIGNS[run.status]} *{title}*"
         + (f" (attempt {run.attempt})" if run.attempt > 1 else ""),
@@ -158,6 +159,8 @@ def message_of(run: RunReport) -> Message:
 
 
 def _what(run: RunReport) -> str:
+    if run.kind == "prune":
+        return "What nothing needs was not removed: the disk fills."
     commit = run.commit
     sha = _link(run.commit_url, commit.short_sha) or f"`{escaped(commit.short_sha)}`"
     whose = f" by *{escaped(commit.author)}*" if commit.author else ""

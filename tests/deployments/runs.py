@@ -21,7 +21,8 @@ class FakePrefect:
 
     def __init__(self) -> None:
         self.flows = {
-            name: Flow(id=uuid4(), name=name, labels={}) for name in ("pipeline", "redeploy")
+            name: Flow(id=uuid4(), name=name, labels={})
+            for name in ("pipeline", "redeploy", "prune")
         }
         self.runs: dict[UUID, FlowRun] = {}
         self.states: dict[UUID, list[State[Any]]] = {}

@@ -380,3 +380,23 @@ async def until(ready: Callable[[], bool], seconds: float = 10) -> None:
     async with asyncio.timeout(seconds):
         while not ready():  # noqa: ASYNC110 - nobody sets an event for what is waited for
             await asyncio.sleep(0.005)
+
+
+async def test_of_prune_only_a_failure_is_told_and_only_once(house: House) -> None:
+    for kind in (StateType.COMPLETED, StateType.RUNNING, StateType.SCHEDULED):
+        house.prefect.set(house.prefect.add("prune", "prune"), kind)
+    failed = house.prefect.add("prune", "prune")
+    house.prefect.change(failed, parameters={"cache_mib": 10_240})
+    house.prefect.set(failed, StateType.FAILED, "The Docker engine went away.")
+    house.channel.faults[""] = ChannelUnavailable("Slack does not answer.")
+    with pytest.raises(ChannelUnavailable):
+        await house.compare()
+    house.channel.faults.clear()
+    for _ in range(2):
+        house.restart()
+        await house.compare()
+    (told,) = house.channel.messages
+    assert "prune · failed" in told
+    assert "the disk fills" in told
+    assert "The Docker engine went away." in told
+    assert house.inbox.not_ended() == []
