@@ -101,7 +101,7 @@ class Arrivals:
         log = self.settings.home / "logs" / f"{name}.log"
         child = Child(name, [sys.executable, "-m", *module], environment, log)
         self._children[name] = child
-        child.wait_until(lambda: answers(url), 120)
+        child.wait_until(lambda: answers(url), 240)  # also beside others, on two cores
 
     # -- what they are asked ------------------------------------------------------------------
 
@@ -136,9 +136,24 @@ class Arrivals:
 
         asyncio.run(prepare())
 
-    def runs(self) -> "Counter[str]":
-        """How many runs each commit has, as Prefect says."""
-        return Counter(run["parameters"]["commit"]["sha"] for run in asyncio.run(self._runs()))
+    async def send_raw(self, content: bytes) -> int:
+        """Send bytes to the receiver's port; returns the status, 0 where there was no answer."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.settings.receiver_port)
+        try:
+            writer.write(content)
+            writer.write_eof()
+            async with asyncio.timeout(60):
+                line = await reader.readline()
+        except OSError:
+            return 0
+        finally:
+            writer.close()
+        return int(line.split()[1]) if line.startswith(b"HTTP/") else 0
+
+    def runs(self, *, by_branch: bool = False) -> "Counter[str]":
+        """How many runs each commit has, or each commit on each branch, as Prefect says."""
+        commits = [run["parameters"]["commit"] for run in asyncio.run(self._runs())]
+        return Counter(f"{c['branch']} {c['sha']}" if by_branch else c["sha"] for c in commits)
 
     async def _runs(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
