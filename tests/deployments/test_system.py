@@ -1,12 +1,14 @@
 """The order in which the system stops."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from blocks.engine import Engine, Service
+from deployments import host_images
 from deployments.settings import SystemSettings
-from deployments.system import RECEIVER, SERVER, WORKER, System
+from deployments.system import ENGINE, RECEIVER, SERVER, WORKER, System
 from domain.errors import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
 
 class Part:
     """A part that notes when it is stopped."""
+
+    age_seconds = 60.0
+    running = True
+    log = Path("its.log")
 
     def __init__(self, name: str, notes: list[str]) -> None:
         self.name, self._notes = name, notes
@@ -30,6 +36,12 @@ class Noting(System):
         self.notes = notes
         self.children = [cast("Child", Part(name, notes)) for name in names]
         return self
+
+    def _engine(self) -> None:
+        self.notes.append("engine starts")
+
+    def _worker(self, *, restart: bool = True) -> None:
+        self.notes.append(f"worker starts, restart={restart}")
 
     def _each_stack(self, action: str) -> None:
         self.notes.append(action)
@@ -50,3 +62,48 @@ def test_the_server_stops_last_whatever_was_started_again_and_whatever_resists(
     Noting(SystemSettings(home=tmp_path), said.append).noting(notes, *children)._stop()
     assert notes == [WORKER, RECEIVER, "halt", "runs", SERVER]
     assert said == ["while stopping: The engine is away."]
+
+
+def test_an_engine_that_was_started_here_and_dies_is_started_again_before_what_needs_it(
+    tmp_path: Path,
+) -> None:
+    notes: list[str] = []
+    system = Noting(SystemSettings(home=tmp_path), notes.append).noting(notes, SERVER, WORKER)
+    system.engine = cast("Child", Part(ENGINE, notes))
+    system.look_after()
+    assert notes == []
+    for part in (system.engine, system.children[1]):
+        cast("Any", part).running = False
+    system.look_after()
+    assert notes[1:] == [ENGINE, "engine starts"]
+    assert "dockerd has ended by itself: it is started again" in notes[0]
+    assert [child.name for child in system.children] == [SERVER, WORKER]
+
+
+def test_a_worker_that_dies_alone_is_started_again_without_its_runs(tmp_path: Path) -> None:
+    notes: list[str] = []
+    system = Noting(SystemSettings(home=tmp_path), lambda _: None).noting(notes, SERVER, WORKER)
+    cast("Any", system.children[1]).running = False
+    system.look_after()
+    assert notes == [WORKER, "worker starts, restart=False"]
+
+
+def test_a_registry_that_has_ended_is_started_again(
+    tmp_path: Path, engine: Engine, name: str
+) -> None:
+    said: list[str] = []
+    system = Noting(SystemSettings(home=tmp_path, name=f"{name}-ends"), said.append).noting(
+        [], SERVER
+    )
+    system.has_registry = True
+    container = f"{name}-ends-registry"
+    engine.create(Service(container, host_images.registry().name, labels={}))
+    try:
+        engine.stop(container, grace_seconds=0)
+        system.look_after()
+        found = engine.container(container)
+        assert found
+        assert found.running
+        assert said == [f"The registry {container} has ended: it is started again."]
+    finally:
+        engine.remove(container)
