@@ -54,11 +54,13 @@ def apply() -> None:
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    limit: Annotated[float, typer.Option(min=1, help="Seconds that each check may take.")] = 10,
+) -> None:
     """Check everything that a run needs, and say what to do about what is wrong."""
     from deployments.doctor import run_doctor
 
-    if not run_doctor(read_settings(), typer.echo):
+    if not run_doctor(read_settings(), limit, typer.echo):
         sys.exit(1)
 
 

@@ -1,6 +1,7 @@
 """`samebits doctor`: everything that a run needs, looked at, and what to do about what is wrong."""
 
 import asyncio
+import logging
 import os
 import shutil
 import textwrap
@@ -16,7 +17,7 @@ _WIDEST = 100
 Say = Callable[[str], None]
 
 
-def scene_of(settings: SystemSettings) -> Scene:
+def scene_of(settings: SystemSettings, limit_seconds: float) -> Scene:
     """The system of this environment: this host's, or another one's by PREFECT_API_URL."""
     url = os.environ.get("PREFECT_API_URL", "").rstrip("/") or settings.api_url
     kept = settings.home / "api.password"
@@ -25,12 +26,13 @@ def scene_of(settings: SystemSettings) -> Scene:
         password = os.environ.get("PREFECT_API_AUTH_STRING")
     elif not password and kept.exists():  # looking makes none
         password = f"samebits:{kept.read_text()}"
-    return Scene(settings, url, password or "")
+    return Scene(settings, url, password or "", limit_seconds)
 
 
-def run_doctor(settings: SystemSettings, say: Say) -> bool:
+def run_doctor(settings: SystemSettings, limit_seconds: float, say: Say) -> bool:
     """Look at everything and say what was found; True if nothing failed."""
-    findings = asyncio.run(examine(scene_of(settings)))
+    logging.disable()  # what went wrong is said here
+    findings = asyncio.run(examine(scene_of(settings, limit_seconds)))
     for line in lines(findings, min(shutil.get_terminal_size((_WIDEST, 0)).columns, _WIDEST)):
         say(line)
     return not any(finding.verdict is Verdict.FAILED for finding in findings)

@@ -65,7 +65,7 @@ def _look(scene: Scene, repository: str) -> Finding:
     what, every = f"{PUSHES} {repository}", scene.settings.reconcile_seconds
     seconds = Inbox(scene.settings.inbox).last_look(repository)
     log = scene.settings.home / "logs" / "receiver.log"
-    hint = f"It is the receiver's work: does it run? {log} says what went wrong."
+    hint = f"The receiver does it: does it run, and does git answer? {log} says what went wrong."
     if seconds is None:
         return warning(what, "Git was not asked for its branches yet.", hint)
     last = datetime.fromtimestamp(seconds, UTC)

@@ -83,14 +83,14 @@ def test_the_system_is_this_hosts_unless_the_environment_names_another_api(
     settings = scene.settings
     for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"):
         monkeypatch.delenv(name, raising=False)
-    assert scene_of(settings) == Scene(settings, settings.api_url, "")
+    assert scene_of(settings, 10) == Scene(settings, settings.api_url, "")
     assert not settings.home.exists()
     settings.home.mkdir()
     (settings.home / "api.password").write_text("secret")
-    assert scene_of(settings) == Scene(settings, settings.api_url, "samebits:secret")
+    assert scene_of(settings, 10) == Scene(settings, settings.api_url, "samebits:secret")
     monkeypatch.setenv("PREFECT_API_URL", "https://prefect.example.com/api/")
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "ada:lovelace")
-    other = scene_of(settings)
+    other = scene_of(settings, 10)
     assert other == Scene(settings, "https://prefect.example.com/api", "ada:lovelace")
     assert not other.here
 
