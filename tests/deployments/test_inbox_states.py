@@ -181,5 +181,5 @@ class Arrivals(RuleBasedStateMachine):
 
 TestArrivals = Arrivals.TestCase
 TestArrivals.settings = settings(
-    max_examples=40, stateful_step_count=20, deadline=None, derandomize=True
+    max_examples=30, stateful_step_count=20, deadline=None, derandomize=True
 )
