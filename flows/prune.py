@@ -54,7 +54,7 @@ async def prune(cache_mib: int = 10_240) -> State[Any]:
         containers=tuple(containers),
         mirrors=tuple(mirrors),
         locks=remove_old_locks(),
-        freed_bytes=disk.freed,
+        freed_bytes=disk.freed if images or cache else None,
         notes=tuple(notes),
     )
     show_markdown(ARTIFACT, pruned.markdown(), "What was removed")
