@@ -2,7 +2,6 @@
 
 import base64
 import logging
-import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from filelock import FileLock
 from prefect.blocks.core import Block
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from blocks.git_words import git_error, protocol
 from blocks.home import mirrors_home
 from domain.commit import ANY_BRANCH, Commit
 from domain.errors import (
@@ -23,23 +23,10 @@ from domain.errors import (
     CommitNotFound,
     CommitNotOnBranch,
     DiskFull,
-    RepositoryRefused,
-    RepositoryUnreachable,
-    SamebitsError,
 )
 from domain.names import checked_branch, checked_name, is_sha, one_line
 from domain.order import Standing
 
-_AWAY = re.compile(
-    r"timed out|Connection (?:refused|reset|closed)|Could not resolve|Network is unreachable"
-    r"|early EOF|error: 5\d\d",
-    re.IGNORECASE,
-)
-_REFUSED = re.compile(
-    r"Authentication failed|could not read (?:Username|Password)|not found|error: 40[13]"
-    r"|Permission denied|does not appear to be a git repository",
-    re.IGNORECASE,
-)
 _TIMEOUT_SECONDS = 300
 _LOOK_SECONDS = 60
 # What `git archive` writes is the commit, whole: its own attributes could leave files out of it.
@@ -94,7 +81,7 @@ class GitHubRepository(Block):
     @field_validator("url")
     @classmethod
     def _known_protocol(cls, url: str) -> str:
-        if url.startswith("-") or _protocol(url) not in ("https", "ssh", "file"):
+        if url.startswith("-") or protocol(url) not in ("https", "ssh", "file"):
             raise ValueError("give an https:// or ssh:// URL, git@host:path, or an absolute path")
         if urlsplit(url).password:
             raise ValueError("put the token into the field for it, not into the URL")
@@ -238,20 +225,12 @@ class GitHubRepository(Block):
             "GIT_CONFIG_GLOBAL": "/dev/null",
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_TERMINAL_PROMPT": "0",
-            "GIT_ALLOW_PROTOCOL": _protocol(self.url),
+            "GIT_ALLOW_PROTOCOL": protocol(self.url),
             "GIT_CONFIG_COUNT": str(len(config)),
         }
         for number, (key, value) in enumerate(config.items()):
             environment |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
         return environment
-
-
-def _protocol(url: str) -> str:
-    if "://" in url:
-        return url.partition("://")[0]
-    if url.startswith("/"):
-        return "file"
-    return "ssh" if re.match(r"[\w.-]+@[\w.-]+:", url) else ""
 
 
 @cache
@@ -315,7 +294,7 @@ def _git_faults(url: str) -> Iterator[None]:
     try:
         yield
     except git.GitCommandError as error:
-        raise _git_error(url, str(error.stderr or error)) from None
+        raise git_error(url, str(error.stderr or error)) from None
     except git.GitError as error:
         raise DiskFull(
             f"The mirror of {url} is broken.",
@@ -328,16 +307,3 @@ def _git_faults(url: str) -> Iterator[None]:
             why=one_line(str(error), 200),
             hint="Check space and permissions of the data folder.",
         ) from error
-
-
-def _git_error(url: str, stderr: str) -> SamebitsError:
-    why = one_line(stderr.strip().removeprefix("stderr:").strip(" '\n"), 300)
-    if "No space left" in stderr:
-        return DiskFull(f"No space is left for the mirror of {url}.", why=why, hint="Free space.")
-    if _REFUSED.search(stderr) and not _AWAY.search(stderr):
-        return RepositoryRefused(
-            f"{url} cannot be read.",
-            why=why,
-            hint="Check URL and token in the repository's block.",
-        )
-    return RepositoryUnreachable(f"{url} does not answer.", why=why)
