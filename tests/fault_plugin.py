@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 TABLE = Path(".integrations/faults.json")
 """What `make faults` leaves: a row for each fault"""
@@ -78,10 +79,11 @@ def keep(trials: dict[str, Trial], folder: Path) -> list[dict[str, Any]]:
     """Write the trials down, beside those of earlier runs; returns the whole table."""
     path = folder / TRIALS
     path.parent.mkdir(exist_ok=True)
-    every = kept(path) | trials
-    found = rows(every.values())
-    _write(path, {test: asdict(trial) for test, trial in every.items()})
-    _write(folder / TABLE, found)
+    with FileLock(path.with_suffix(".lock")):
+        every = kept(path) | trials
+        found = rows(every.values())
+        _write(path, {test: asdict(trial) for test, trial in every.items()})
+        _write(folder / TABLE, found)
     return found
 
 
