@@ -1,5 +1,7 @@
 """What a run that deploys writes on itself in Prefect, and reads of others."""
 
+from uuid import UUID
+
 from prefect import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -22,7 +24,7 @@ def run_id() -> str:
 def begin_to_deploy() -> None:
     """Write on this run that it deploys from now on; raises Superseded if it is to give way."""
     with get_client(sync_client=True) as client:
-        run = client.read_flow_run(flow_run.get_id())
+        run = client.read_flow_run(UUID(run_id()))
         attempt = attempt_of(run)
         if has_begun_to_deploy(run.tags, attempt):
             return  # an earlier try of this step has written it, and may have changed the stack

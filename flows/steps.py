@@ -54,7 +54,7 @@ ENGINE = "default"
 """Name of the engine's block, which every repository shares."""
 
 _MOST_LOG_LINES = 20_000
-_LEASE_SECONDS = 30
+_LEASE_SECONDS = 60
 """How long a stack stays locked after the death of whoever deployed to it."""
 
 
@@ -204,7 +204,7 @@ def _deploy(image: PublishedImage, stack: str, reason: str | None) -> State[Any]
 
 @contextmanager
 def _turn_on(stack: str, log: Callable[[str], None]) -> Iterator[None]:
-    """Have the stack alone; a holder that died has it for up to half a minute more."""
+    """Have the stack alone; a holder that died has it for up to a minute more."""
     limit = ensure_limit(f"stack-{stack}")
     if other := deploys_to(stack):
         log(f"Waiting for the turn on {stack}, which {other!r} has")

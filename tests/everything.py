@@ -12,18 +12,20 @@ from blocks.engine import DockerHost, Engine
 from deployments import host_images
 from deployments.engine_start import running_engine
 from domain.errors import SamebitsError
+from tests import own_network
 
 PYTEST = [sys.executable, "-m", "pytest", "--durations=5"]
 # The end-to-end tests take the longest, and so come first where the processor is short.
 YIELDING = ["nice", "-n", "10", *PYTEST]
 # Half of them kill, and mostly wait for what becomes of it; the other half runs meanwhile.
-KILLING = [f"tests/e2e/test_{name}.py" for name in ("faults", "up", "aws")]
+KILLING = [f"tests/e2e/test_{name}.py" for name in ("run_faults", "own_network", "up", "aws")]
 BESIDE = (
     [*PYTEST, *KILLING],
     [*YIELDING, "tests/aws"],
     [*YIELDING, "tests/blocks", "tests/deployments"],
 )
-FIRST = [*PYTEST, "tests/e2e", *(f"--ignore={killing}" for killing in KILLING)]
+ELSEWHERE = [*KILLING, own_network.TESTS]
+FIRST = [*PYTEST, "tests/e2e", *(f"--ignore={tests}" for tests in ELSEWHERE)]
 
 
 def main() -> int:

@@ -12,11 +12,16 @@ from blocks.engine import DockerHost, Engine
 from deployments import host_images
 from deployments.engine_start import running_engine
 from domain.errors import SamebitsError
+from tests import own_network
 from tests.fault_plugin import TABLE, TRIALS, kept, rows, table
 
-PYTEST = [sys.executable, "-m", "pytest", "-m", "fault", "--full"]
+FULL = ["-m", "fault", "--full"]
+PYTEST = [sys.executable, "-m", "pytest", *FULL]
 # Whole systems last, each in a process of its own: what they kill is nobody else's.
-PARTS = (["tests/domain", "tests/blocks", "tests/deployments"], ["tests/e2e"])
+PARTS = (
+    ["tests/domain", "tests/blocks", "tests/deployments"],
+    ["tests/e2e", f"--ignore={own_network.TESTS}"],
+)
 _NOTHING_CHOSEN = 5
 
 
@@ -28,8 +33,10 @@ def main(tests: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder, running_engine(Path(folder, "dockerd.log")):
         with Engine(DockerHost()) as connection:
             host_images.ensure_images(connection)
-        parts = [tests] if tests else PARTS
-        codes = [subprocess.run([*PYTEST, *part], check=False).returncode for part in parts]
+        parts = [[*PYTEST, *tests]] if tests else [[*PYTEST, *part] for part in PARTS]
+        if not tests:
+            parts.append(own_network.command(FULL))
+        codes = [subprocess.run(part, check=False).returncode for part in parts]
     trials = kept().values()
     print(f"\n{table(rows(trials))}\n\n{TABLE} holds all of it.")
     failed = [code for code in codes if code not in (0, _NOTHING_CHOSEN)]
