@@ -52,4 +52,6 @@ def running_commits(serving: Serving | None) -> list[Commit]:
     records = [image.commit for image in recorded_images(serving.digest)]
     sha = serving.sha or (records[0].sha if records else "")
     found = [commit for commit in records if commit.sha == sha]
-    return found or ([Commit.model_construct(None, sha=sha, branch="")] if sha else [])
+    return found or (
+        [Commit.model_construct(None, repository="", branch="", sha=sha)] if sha else []
+    )

@@ -12,8 +12,8 @@ from prefect.states import Cancelled, Completed
 from prefect.tasks import Task, exponential_backoff
 
 from blocks.contracts import ImageRegistry, Turn
-from blocks.engine import DockerHost, Engine, Limits, RunResult
 from blocks.disk import check_space
+from blocks.engine import DockerHost, Engine, Limits, RunResult
 from blocks.home import data_home, least_free_mib, one_at_a_time, system_name
 from blocks.junit import junit_table, parse_junit
 from blocks.loading import load
