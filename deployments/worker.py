@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import logging
 import os
+import shlex
 import signal
+import sys
 from collections.abc import Coroutine, Iterator
 
 from filelock import FileLock, Timeout
 from prefect.settings import PREFECT_API_URL
-from prefect.workers.process import ProcessWorker
+from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
 from blocks.prefect_api import POOL, prefect_api
 from blocks.process import WORKER_PID
@@ -24,6 +26,16 @@ _HEARTBEAT_SECONDS = 10
 _MOST_WAIT_SECONDS = 30.0
 _END_SECONDS = 8.0
 log = logging.getLogger("samebits.worker")
+
+
+class _Run(ProcessJobConfiguration):
+    """How a run's process is started.
+
+    Where no command is given, Prefect's worker starts a process that looks for the flow's code and
+    then becomes the engine, and another one for hooks: it loads Prefect twice for each run.
+    """
+
+    command: str | None = shlex.join([sys.executable, "-m", "prefect.engine"])
 
 
 def worker_name(settings: SystemSettings) -> str:
@@ -84,6 +96,7 @@ async def _work(settings: SystemSettings, name: str, *, restart: bool) -> None:
         # Prefect's own would let whoever starts a run choose the command that runs here.
         create_pool_if_not_found=False,
     )
+    worker.job_configuration = _Run
     removing = asyncio.create_task(containers.run())
     try:
         await worker.start(printer=log.info)
