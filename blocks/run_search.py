@@ -54,6 +54,17 @@ async def read_failed_prunes(client: PrefectClient, since: datetime) -> list[Flo
     return await find_runs(client, failed, (PRUNE,))
 
 
+async def read_cancelled_runs(client: PrefectClient, since: datetime) -> list[FlowRun]:
+    """The runs that were to start after a time, and are or were cancelled."""
+    return await find_runs(
+        client,
+        FlowRunFilter(
+            expected_start_time=FlowRunFilterExpectedStartTime(after_=since),
+            state=_of_types([StateType.CANCELLING, StateType.CANCELLED]),
+        ),
+    )
+
+
 async def read_states(client: PrefectClient, run_id: UUID) -> list[State]:
     """All states that a run was in, oldest first."""
     return await client.read_flow_run_states(run_id)

@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
 
 from blocks.prefect_api import PRUNE, run_url, step_name
 from domain.commit import Commit
-from domain.marks import RESTARTED, SUPERSEDED, superseded_by
+from domain.marks import RESTARTED, SUPERSEDED, gave_way_to
 from domain.message import STEPS, Ending, RunReport, Status, StepReport
 from domain.names import one_line
 
@@ -71,8 +71,7 @@ def _gave_way_to(run: FlowRun) -> str:
     """The SHA that a cancelled run gave way to, as far as its labels say; empty for none."""
     if not run.state or run.state.type is not StateType.CANCELLED:
         return ""
-    # A try that was cancelled before it began is not counted.
-    return superseded_by(run.labels, run.run_count) or superseded_by(run.labels, run.run_count + 1)
+    return gave_way_to(run.labels, run.run_count)
 
 
 def _reason(run: FlowRun, status: Status, gave_way_to: str) -> str:

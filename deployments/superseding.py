@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -17,14 +18,20 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelled, Cancelling
 
 from blocks.prefect_api import prefect_api, read_runs_by_id
-from blocks.run_search import read_runs_by_key, read_runs_to_end, read_states
+from blocks.run_search import (
+    read_cancelled_runs,
+    read_runs_by_key,
+    read_runs_to_end,
+    read_states,
+)
 from deployments.inbox import Inbox
 from deployments.receiver import Repositories
 from domain.errors import SamebitsError
-from domain.marks import SUPERSEDED, gives_way, has_begun_to_deploy, superseded_by
+from domain.marks import SUPERSEDED, gave_way_to, gives_way, has_begun_to_deploy, superseded_by
 
 _SOON_SECONDS = 5.0
 _SLOW_SECONDS = 30.0
+_LOOK_BACK = timedelta(days=2)
 Heads = dict[str, str]
 log = logging.getLogger("samebits.superseding")
 
@@ -68,6 +75,7 @@ class Superseder:
         self._inbox, self._awake = inbox, awake
         self._repositories, self._api = repositories, api
         self._giving_way: dict[UUID, str] = {}
+        self._begun = False
         self._doubted: set[tuple[UUID, str]] = set()
 
     async def run(self) -> None:
@@ -90,6 +98,9 @@ class Superseder:
         Raises ServerUnavailable; a repository that cannot be asked is passed over.
         """
         async with self._api() as client:
+            if not self._begun:
+                self._giving_way |= await _left_between(client)
+                self._begun = True
             await self._end(client)
             old = await self._perhaps_old(await read_runs_to_end(client))
             doubts: set[tuple[UUID, str]] = set()
@@ -184,6 +195,12 @@ class Superseder:
             state: State[Any] = Cancelled(name=SUPERSEDED, message=_words(head))
             await client.set_flow_run_state(run.id, state)
         self._giving_way.pop(run.id, None)
+
+
+async def _left_between(client: PrefectClient) -> dict[UUID, str]:
+    """The runs that give way, and what they give way to, as an earlier superseder has left them."""
+    runs = await read_cancelled_runs(client, datetime.now(UTC) - _LOOK_BACK)
+    return {run.id: head for run in runs if (head := gave_way_to(run.labels, run.run_count))}
 
 
 def _words(head: str) -> str:

@@ -50,6 +50,14 @@ def superseded_by(labels: Mapping[str, Any], attempt: int) -> str:
     return sha if tried == str(attempt) else ""
 
 
+def gave_way_to(labels: Mapping[str, Any], run_count: int) -> str:
+    """The SHA that a run gave way to which is cancelled now; empty for none.
+
+    A try that was cancelled before it began is not in the run's count.
+    """
+    return superseded_by(labels, run_count) or superseded_by(labels, run_count + 1)
+
+
 def restarted(times: int) -> Labels:
     """The label that counts how often a run was started again by itself."""
     return {_RESTARTS: times}

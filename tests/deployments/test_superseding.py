@@ -265,6 +265,20 @@ async def test_a_superseder_that_died_between_its_word_and_its_deed_goes_on(hous
     assert house.state(old).is_cancelling()
 
 
+async def test_a_superseder_that_died_before_the_end_of_a_run_gives_it_its_name(
+    house: House,
+) -> None:
+    old, by_hand = house.push(OLD), house.prefect.add("by hand")
+    house.begin(old)
+    house.push(NEW)
+    await house.superseder.look()
+    for run in (old, by_hand):
+        house.prefect.set(run, StateType.CANCELLED, "Flow run was cancelled successfully.")
+    await house.restarted().look()
+    assert house.state(old).name == SUPERSEDED
+    assert house.state(by_hand).name == "Cancelled"
+
+
 async def test_a_run_with_wild_parameters_is_passed_over(house: House) -> None:
     wild: list[dict[str, Any]] = [{"commit": None}, {"commit": "x"}, {"commit": {}}]
     for parameters in [*wild, {"settings": 7}]:
