@@ -21,10 +21,9 @@ from deployments.engine_start import start_engine
 from deployments.environment import api_password, child_environment, client_settings
 from deployments.processes import Child, answers, check_port
 from deployments.provisioning import provision
-from deployments.recovery import STOPPED, end_runs
 from deployments.secret_files import secret_file
 from deployments.settings import SystemSettings
-from deployments.worker import worker_name
+from deployments.worker import end_all, worker_name
 from domain.errors import SamebitsError, StartFailed
 
 SERVER, RECEIVER, WORKER, ENGINE = "prefect-server", "receiver", "worker", "dockerd"
@@ -203,13 +202,8 @@ class System:
                 self.say(f"while stopping: {error}")
 
     def _end_runs(self) -> None:
-        """The worker ends its runs itself, if it still can."""
-
-        async def end() -> None:
-            async with prefect_api() as client:
-                await end_runs(client, worker_name(self.settings), STOPPED)
-
-        asyncio.run(end())
+        """The worker does so itself, unless it had to be killed."""
+        asyncio.run(end_all(self.settings, worker_name(self.settings)))
 
     def _revive_registry(self) -> None:
         try:

@@ -101,7 +101,7 @@ async def _work(settings: SystemSettings, name: str, *, restart: bool) -> None:
     try:
         await worker.start(printer=log.info)
     except asyncio.CancelledError:
-        await _end_all(containers, name)
+        await end_all(settings, name)
         raise
     except Exception as error:
         raise ServerUnavailable(
@@ -132,11 +132,11 @@ async def _put_in_order(containers: DeadContainers, name: str, restarts: int | N
             return
 
 
-async def _end_all(containers: DeadContainers, name: str) -> None:
-    """End the runs whose processes were killed with the worker's end."""
+async def end_all(settings: SystemSettings, name: str) -> None:
+    """End the runs of a worker that was stopped, and remove their containers."""
     try:
         async with asyncio.timeout(_END_SECONDS), prefect_api() as client:
-            await containers.remove(ended_worker=name)
+            await DeadContainers(settings.name).remove(ended_worker=name)
             await end_runs(client, name, STOPPED)
     except (SamebitsError, TimeoutError) as error:
         log.warning("the next start of %s sees to its runs: %s", name, error)
