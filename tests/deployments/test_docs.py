@@ -107,6 +107,7 @@ def test_the_configuration_of_aws_differs_from_the_real_one_in_the_names_of_the_
 
 def test_the_example_configuration_shows_every_field_of_the_settings() -> None:
     shown = [p["settings"] for p in pipelines_of(EXAMPLE) if p["commit"]["branch"] == "main"]
+    assert set(shown[0]) == set(Settings.model_fields)
     assert set(shown[0]["build"]) == set(BuildSettings.model_fields)
     assert set(shown[0]["test"]) == set(TestSettings.model_fields)
 
@@ -116,6 +117,7 @@ def test_the_example_configuration_shows_every_field_of_the_settings() -> None:
     [
         *((block._block_type_name, block, "{}") for block in BLOCKS),
         ("The system", SystemSettings, "SAMEBITS_{}"),
+        ("settings", Settings, "{}"),
         ("settings.build", BuildSettings, "{}"),
         ("settings.test", TestSettings, "{}"),
     ],
@@ -163,6 +165,8 @@ def default_of(field: FieldInfo) -> str:
         return "`.samebits`"
     if isinstance(value, Block):
         return "the worker's"
+    if isinstance(value, BaseModel):
+        return "see below"
     return "none" if value in (None, "", {}) else f"`{json.dumps(value).strip(chr(34))}`"
 
 
