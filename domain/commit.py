@@ -45,6 +45,11 @@ class Commit(BaseModel):
         return self.sha[:8] or "head"
 
     @property
+    def shown_branch(self) -> str:
+        """The branch for people: on one line, and without what turns the direction of writing."""
+        return one_line(self.branch, 240) or ascii(self.branch)
+
+    @property
     def title(self) -> str:
         """What a run is called: branch, short SHA and subject."""
-        return f"{self.branch} {self.short_sha} {self.subject}".strip()
+        return f"{self.shown_branch} {self.short_sha} {self.subject}".strip()

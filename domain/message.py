@@ -139,7 +139,7 @@ def message_of(run: RunReport) -> Message:
     """The message that a run's state calls for."""
     commit = run.commit
     where = f" → {run.stack}" if run.stack else ""
-    named = (commit.repository, f"{commit.branch}{where}", run.status)
+    named = (commit.repository, f"{commit.shown_branch}{where}", run.status)
     title = escaped(" · ".join(part for part in named if part))
     sections = [
         f"{_SIGNS[run.status]} *{title}*"

@@ -39,6 +39,8 @@ from tests.naughty_strings import (
 from tests.npm import NpmMissing
 
 NAUGHTY = "branch names and commit messages from npm big-list-of-naughty-strings"
+NOT_SHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""What would break a line, or turn the direction of what follows"""
 BRANCHES, STRINGS = 164, 467
 """How many the list has, with ours"""
 
@@ -131,8 +133,9 @@ def check_run(house: House, delivery: Delivery, branch: str, sha: str) -> Commit
     commit = Commit.model_validate(run.parameters["commit"])
     assert (commit.branch, commit.sha) == (branch, sha)
     assert asked.name is not None
-    assert asked.name.startswith(f"{branch} {sha[:8]}")
-    assert "\n" not in asked.name
+    assert asked.name.startswith(f"{commit.shown_branch} {sha[:8]}")
+    assert not NOT_SHOWN.search(asked.name)
+    assert NOT_SHOWN.search(branch) or one_line(branch) != branch or branch in asked.name
     assert asked.tags == ["repository:hello", f"branch:{branch}"]
     keys = [taken.idempotency_key for taken in house.prefect.taken]
     assert len(set(keys)) == len(keys) == len(house.prefect.runs)
@@ -164,7 +167,8 @@ def check_message(commit: Commit) -> None:
     message = message_of(report)
     for text in (message.text, *message.sections):
         assert not re.search(r"[<>]|&(?!amp;|lt;|gt;)", text)
-    assert commit.branch in message.plain()
+    assert not NOT_SHOWN.search(message.text)
+    assert commit.shown_branch in message.plain()
 
 
 @fault(NAUGHTY, trials=BRANCHES, quick=13)

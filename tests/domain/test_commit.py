@@ -13,6 +13,15 @@ def test_a_commit_has_a_title_that_names_it() -> None:
     assert commit.title == "feature/ü 01234567 Fix it"
 
 
+@pytest.mark.parametrize(
+    ("branch", "shown"), [("a\u202eb", "a b"), ("\u2029a", "a"), ("\u3000", "'\\u3000'")]
+)
+def test_a_branch_is_shown_so_that_it_turns_and_breaks_nothing(branch: str, shown: str) -> None:
+    commit = Commit(repository="hello-service", branch=branch, sha=SHA, subject="Fix it")
+    assert commit.branch == branch
+    assert commit.title == f"{shown} 01234567 Fix it"
+
+
 def test_a_commit_that_is_still_to_be_looked_up_is_called_head() -> None:
     assert Commit(repository="hello-service", branch="master").title == "master head"
 
