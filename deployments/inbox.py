@@ -3,7 +3,9 @@
 A delivery is answered only after it lies here durably.
 """
 
+import sqlite3
 import time
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
 
 from deployments.known_heads import KnownHeads
@@ -51,20 +53,18 @@ class Inbox(KnownHeads, ToldRuns):
 
         One that started nothing is looked at anew: somebody has mended why, and redelivers it.
         """
+        ((new, _),) = self.store_all([delivery])
+        return new
+
+    def store_all(self, deliveries: Sequence[Delivery]) -> list[tuple[bool, Delivery]]:
+        """Keep all of these, or none; returns for each whether it is new, and how it is kept."""
         with self._open() as db:
-            # It comes now, after all others, and not when it came for the first time.
-            db.execute("DELETE FROM deliveries WHERE id = ? AND state = 'ignored'", (delivery.id,))
-            stored = db.execute(
-                f"INSERT INTO deliveries ({_COLUMNS}, received) "  # noqa: S608 - a constant
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-                (*astuple(delivery)[:-1], time.time()),
-            )
-            return stored.rowcount == 1
+            return [(_store(db, delivery), _get(db, delivery.id)) for delivery in deliveries]
 
     def get(self, delivery_id: str) -> Delivery:
         """A delivery that is here."""
-        (delivery,) = self._select("WHERE id = ?", delivery_id)
-        return delivery
+        with self._open() as db:
+            return _get(db, delivery_id)
 
     def count_waiting(self) -> int:
         """How many deliveries have no run yet."""
@@ -132,8 +132,28 @@ class Inbox(KnownHeads, ToldRuns):
 
     def _select(self, where: str, *values: object) -> list[Delivery]:
         with self._open() as db:
-            rows = db.execute(
-                f"SELECT {_COLUMNS}, number FROM deliveries {where}",  # noqa: S608 - both are constants
-                values,
-            ).fetchall()
-        return [Delivery(*row) for row in rows]
+            return _select(db, where, *values)
+
+
+def _store(db: sqlite3.Connection, delivery: Delivery) -> bool:
+    # It comes now, after all others, and not when it came for the first time.
+    db.execute("DELETE FROM deliveries WHERE id = ? AND state = 'ignored'", (delivery.id,))
+    stored = db.execute(
+        f"INSERT INTO deliveries ({_COLUMNS}, received) "  # noqa: S608 - a constant
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+        (*astuple(delivery)[:-1], time.time()),
+    )
+    return stored.rowcount == 1
+
+
+def _get(db: sqlite3.Connection, delivery_id: str) -> Delivery:
+    (delivery,) = _select(db, "WHERE id = ?", delivery_id)
+    return delivery
+
+
+def _select(db: sqlite3.Connection, where: str, *values: object) -> list[Delivery]:
+    rows = db.execute(
+        f"SELECT {_COLUMNS}, number FROM deliveries {where}",  # noqa: S608 - both are constants
+        values,
+    ).fetchall()
+    return [Delivery(*row) for row in rows]

@@ -43,13 +43,13 @@ def make_receiver(
     """The ASGI app. `repositories` are the configured ones by name; `stored` is told of each
     delivery that lies in the inbox.
     """
+    store = _Storing(inbox)
 
     async def github(request: Request) -> JSONResponse:
         try:
             body = await read_body(request)
             delivery = read_delivery(dict(request.headers), body, await repositories())
-            new = await run_in_threadpool(inbox.store, delivery)
-            kept = await run_in_threadpool(inbox.get, delivery.id)
+            new, kept = await store(delivery)
         except ClientDisconnect:
             return JSONResponse({"error": "The connection ended early."}, 400)
         except SamebitsError as error:
@@ -71,6 +71,42 @@ def make_receiver(
         return JSONResponse({"waiting": await run_in_threadpool(inbox.count_waiting)})
 
     return Starlette(routes=[Route("/github", github, methods=["POST"]), Route("/health", healthy)])
+
+
+class _Storing:
+    """Keeps deliveries, all that have come meanwhile in one transaction.
+
+    A disk takes few transactions a second, and SQLite gives the turn to whoever asks at the right
+    moment: of many that ask at once, some would wait for longer than GitHub does.
+    """
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox, self._turn = inbox, asyncio.Lock()
+        self._waiting: list[tuple[Delivery, asyncio.Future[tuple[bool, Delivery]]]] = []
+
+    async def __call__(self, delivery: Delivery) -> tuple[bool, Delivery]:
+        """Whether it is new, and as what it is kept; raises what the inbox raises."""
+        kept: asyncio.Future[tuple[bool, Delivery]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((delivery, kept))
+        async with self._turn:
+            if not kept.done():
+                await self._store_all()
+        return await kept
+
+    async def _store_all(self) -> None:
+        together, self._waiting = self._waiting, []
+        try:
+            found = await run_in_threadpool(self._inbox.store_all, [each for each, _ in together])
+            for (_, kept), result in zip(together, found, strict=True):
+                if not kept.done():
+                    kept.set_result(result)
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            for _, kept in together:
+                if not kept.done():
+                    kept.set_exception(error)
+        finally:  # nobody waits for ever for one who was cancelled
+            for _, kept in together:
+                kept.cancel()
 
 
 async def read_body(request: Request) -> bytes:

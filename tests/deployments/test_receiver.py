@@ -1,7 +1,8 @@
 """The HTTP door, with a real inbox behind it."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,38 @@ async def test_what_cannot_be_kept_is_not_taken(door: Door) -> None:
     answer = await door.deliver(push())
     assert answer.status_code == 503
     assert door.stored == []
+
+
+async def test_deliveries_that_come_at_once_are_kept_together_each_with_its_own_answer(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    store_all = door.inbox.store_all
+
+    def counted(deliveries: Sequence[Delivery]) -> list[tuple[bool, Delivery]]:
+        sizes.append(len(deliveries))
+        return store_all(deliveries)
+
+    monkeypatch.setattr(door.inbox, "store_all", counted)
+    ids = [f"id {number // 2}" for number in range(60)]
+    answers = await asyncio.gather(*(door.deliver(push(), x_github_delivery=i) for i in ids))
+    assert [answer.json()["delivery"] for answer in answers] == ids
+    assert sum(answer.json()["new"] for answer in answers) == len(door.stored) == 30
+    assert sum(sizes) == 60
+    assert len(sizes) < 10
+
+
+async def test_all_that_cannot_be_kept_together_are_refused_and_none_waits_for_ever(
+    door: Door,
+) -> None:
+    with door.inbox._open() as db:
+        db.execute("ALTER TABLE deliveries RENAME TO away")
+    ids = [f"id {number}" for number in range(20)]
+    answers = await asyncio.gather(*(door.deliver(push(), x_github_delivery=i) for i in ids))
+    assert {answer.status_code for answer in answers} == {503}
+    with door.inbox._open() as db:
+        db.execute("ALTER TABLE away RENAME TO deliveries")
+    assert (await door.deliver(push())).status_code == 202
 
 
 async def test_health_says_how_many_deliveries_wait(door: Door) -> None:
