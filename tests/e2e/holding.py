@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun, TaskRun
@@ -24,7 +24,7 @@ def slow(clone: Clone, step: str, subject: str) -> str:
     if step == "build":
         docker = (example.SOURCE / "Dockerfile").read_text()
         files["Dockerfile"] = docker.replace("USER", f"RUN sleep {_SLOW_SECONDS}\nUSER")
-    elif step == "test":
+    elif step in ("test", "publish"):
         files["Makefile"] = f"test:\n\tsleep {_SLOW_SECONDS}\n"
     elif step == "deploy":
         service = (example.SOURCE / "hello.py").read_text()
@@ -33,17 +33,20 @@ def slow(clone: Clone, step: str, subject: str) -> str:
     return clone.commit(files, subject)
 
 
-@contextmanager
-def slowed(step: str, host: DockerHost, registry: str) -> Iterator[None]:
-    """While this lasts, publish waits for the registry; the other steps are slow by themselves."""
+@asynccontextmanager
+async def held(
+    watch: Watch, sha: str, branch: str, step: str, host: DockerHost, registry: str
+) -> AsyncIterator[FlowRun]:
+    """The run of a slow commit, in this step; publish waits for the registry while this lasts."""
     if step != "publish":
-        yield
+        yield await in_step(watch, sha, branch, step)
         return
+    await in_step(watch, sha, branch, "test")  # build asks the registry, too
     with host.get_client() as client:
         container = client.containers.get(registry)
         container.pause()
         try:
-            yield
+            yield await in_step(watch, sha, branch, step)
         finally:
             with suppress(Exception):  # an engine that was killed has let it go
                 container.unpause()

@@ -20,7 +20,7 @@ from deployments.system import System
 from domain.message import STEPS
 from tests.conftest import unique
 from tests.e2e.conftest import Clone
-from tests.e2e.holding import in_step, process_of, slow, slowed
+from tests.e2e.holding import held, in_step, process_of, slow
 from tests.fault_plugin import fault
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
@@ -56,9 +56,9 @@ async def test_a_run_whose_process_is_killed_crashes_is_told_and_its_retry_passe
     step: str,
 ) -> None:
     sha = slow(clone, step, f"Killed in {step}")
-    with slowed(step, docker_host, f"{system.settings.name}-registry"):
-        clone.push(sha, "master")
-        run = await in_step(watch, sha, "master", step)
+    clone.push(sha, "master")
+    registry = f"{system.settings.name}-registry"
+    async with held(watch, sha, "master", step, docker_host, registry) as run:
         await asyncio.sleep(chance.uniform(0, 3))  # at any moment of the step
         os.kill(process_of(run), signal.SIGKILL)
         killed = time.monotonic()

@@ -9,7 +9,7 @@ from blocks.engine import DockerHost, Engine
 from deployments.demo_watch import Watch
 from deployments.system import System
 from tests.e2e.conftest import Clone
-from tests.e2e.holding import in_step, slow, slowed
+from tests.e2e.holding import held, slow
 from tests.e2e.own_network.conftest import OwnEngine
 from tests.fault_plugin import fault
 
@@ -42,9 +42,9 @@ class Killed:
     async def in_step(self, step: str) -> None:
         """Kill it, and see that the run passes with the right image, and leaves nothing."""
         sha = slow(self._clone, step, f"Engine killed in {step}")
-        with slowed(step, DockerHost(), f"{self._system.settings.name}-registry"):
-            self._clone.push(sha, "master")
-            run = await in_step(self._watch, sha, "master", step)
+        self._clone.push(sha, "master")
+        registry = f"{self._system.settings.name}-registry"
+        async with held(self._watch, sha, "master", step, DockerHost(), registry) as run:
             await asyncio.sleep(self._chance.uniform(0.5, 3))
             await asyncio.to_thread(self._engine.kill)
         seen = await self._watch.finished(sha, "master", 1, print, seconds=200)
