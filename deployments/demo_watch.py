@@ -80,7 +80,7 @@ class Watch:
                         say(f"{what[0]:8} {what[1].lower():10} {seconds:.1f} s")
                 if run.state and run.state.is_final():
                     return self._seen(run, steps)
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.5)
         raise DemoFailed(f"The run of {sha[:8]} on {branch} did not end within {seconds:g} s.")
 
     async def _run_of(self, sha: str, branch: str) -> FlowRun | None:

@@ -227,6 +227,7 @@ async def running(watch: Watch, sha: str, engine: Engine) -> FlowRun:
 
     async with prefect_api() as client:
         while not (found and containers_of(engine, found[0])):
+            await asyncio.sleep(0.2)
             runs = await read_runs(client, watch._since)
             found = [r for r in runs if (r.parameters.get("commit") or {}).get("sha") == sha]
     return found[0]
@@ -354,6 +355,8 @@ async def test_a_registry_that_is_down_is_waited_for(
 
 
 async def retrying(client: object, watch: Watch, sha: str) -> bool:
+    """Whether, after a moment, a step of the commit's run waits for its next try."""
+    await asyncio.sleep(0.2)
     runs = await read_runs(client, watch._since)  # type: ignore[arg-type]
     for run in runs:
         if (run.parameters.get("commit") or {}).get("sha") == sha:
