@@ -7,9 +7,11 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 
+import httpx
 from filelock import FileLock, Timeout
+from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
@@ -25,6 +27,7 @@ from domain.names import one_line
 _HEARTBEAT_SECONDS = 10
 _MOST_WAIT_SECONDS = 30.0
 _END_SECONDS = 8.0
+_AWAY_SECONDS = 2.0
 log = logging.getLogger("samebits.worker")
 
 
@@ -38,6 +41,43 @@ class _Run(ProcessJobConfiguration):
     command: str | None = shlex.join([sys.executable, "-m", "prefect.engine"])
 
 
+class _Worker(ProcessWorker):
+    """Prefect's worker, but it waits for an API that is away, and its runs go on meanwhile.
+
+    Prefect's own gives up after about 20 s, and ends its runs with it.
+    """
+
+    _away = False
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """Take the runs that wait."""
+        taken: list[FlowRun] = []
+        async with self._patience():
+            taken += await super().get_and_submit_flow_runs()
+        return taken
+
+    async def sync_with_backend(self) -> None:
+        """Send a heartbeat."""
+        async with self._patience():
+            await super().sync_with_backend()
+
+    @contextlib.asynccontextmanager
+    async def _patience(self) -> AsyncIterator[None]:
+        try:
+            yield
+            self._say(away=False, why="")
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
+                raise
+            self._say(away=True, why=one_line(f"{type(error).__name__}: {error}", 200))
+            await asyncio.sleep(_AWAY_SECONDS)
+
+    def _say(self, *, away: bool, why: str) -> None:
+        if away != self._away:
+            self._away = away
+            log.warning("Prefect's API is away: %s" if away else "Prefect's API is back%s", why)
+
+
 def worker_name(settings: SystemSettings) -> str:
     """What a worker is called that is given no name."""
     return f"{settings.name}-worker"
@@ -47,7 +87,7 @@ def work(settings: SystemSettings, name: str = "", *, restart: bool = True) -> N
     """Work until SIGTERM or SIGINT; then the runs that are going on end within seconds.
 
     With `restart`, runs that a worker of this name left when it died go on; else they crash.
-    Raises BadInput, StartFailed, or ServerUnavailable where the API was away for too long.
+    Raises BadInput, StartFailed, or ServerUnavailable where the API refuses it.
     """
     if not PREFECT_API_URL.value():
         raise BadInput(
@@ -89,7 +129,7 @@ async def _until_asked(working: Coroutine[None, None, None]) -> None:
 async def _work(settings: SystemSettings, name: str, *, restart: bool) -> None:
     containers = DeadContainers(settings.name)
     await _put_in_order(containers, name, settings.restarts if restart else None)
-    worker = ProcessWorker(
+    worker = _Worker(
         POOL,
         name=name,
         heartbeat_interval_seconds=_HEARTBEAT_SECONDS,
@@ -105,7 +145,7 @@ async def _work(settings: SystemSettings, name: str, *, restart: bool) -> None:
         raise
     except Exception as error:
         raise ServerUnavailable(
-            "The worker has ended: Prefect's API was away for too long.",
+            "The worker has ended: Prefect's API refuses it.",
             why=one_line(f"{type(error).__name__}: {error}", 300),
             hint="Its runs go on when it is started again.",
         ) from error

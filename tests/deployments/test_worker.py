@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.workers.process import ProcessWorker
 
 from deployments.settings import SystemSettings
-from deployments.worker import work
+from deployments.worker import _Worker, work
 from domain.errors import BadInput
 from tests.conftest import free_port
 from tests.waiting import wait_until
@@ -62,3 +64,37 @@ def test_a_worker_that_is_not_told_where_the_api_is_says_what_to_set(
     ):
         work(SystemSettings(home=home))
     assert not home.exists()
+
+
+@pytest.mark.parametrize("status", [None, 500, 503])
+async def test_a_worker_waits_for_an_api_that_is_away_and_keeps_its_runs(
+    status: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.worker._AWAY_SECONDS", 0)
+    patient, tries = _Worker("pool"), 0
+
+    async def away(*_: object) -> None:
+        nonlocal tries
+        tries += 1
+        raise _answered(status) if status else httpx.ConnectError("refused")
+
+    monkeypatch.setattr(ProcessWorker, "get_and_submit_flow_runs", away)
+    monkeypatch.setattr(ProcessWorker, "sync_with_backend", away)
+    for _ in range(20):  # Prefect's own gives up after twelve
+        assert await patient.get_and_submit_flow_runs() == []
+        await patient.sync_with_backend()
+    assert tries == 40
+
+
+async def test_a_worker_that_the_api_refuses_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(*_: object) -> None:
+        raise _answered(401)
+
+    monkeypatch.setattr(ProcessWorker, "sync_with_backend", refused)
+    with pytest.raises(httpx.HTTPStatusError):
+        await _Worker("pool").sync_with_backend()
+
+
+def _answered(status: int) -> httpx.HTTPStatusError:
+    request = httpx.Request("GET", "http://api")
+    return httpx.HTTPStatusError("no", request=request, response=httpx.Response(status))
