@@ -4,14 +4,15 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import TypeVar
 
 import httpx
 from filelock import FileLock, Timeout
-from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
@@ -24,11 +25,13 @@ from deployments.settings import SystemSettings
 from domain.errors import BadInput, SamebitsError, ServerUnavailable, StartFailed
 from domain.names import one_line
 
+_NAME = re.compile(r"[\w.-]{1,100}")
 _HEARTBEAT_SECONDS = 10
 _MOST_WAIT_SECONDS = 30.0
 _END_SECONDS = 8.0
 _AWAY_SECONDS = 2.0
 log = logging.getLogger("samebits.worker")
+Answer = TypeVar("Answer")
 
 
 class _Run(ProcessJobConfiguration):
@@ -41,36 +44,33 @@ class _Run(ProcessJobConfiguration):
     command: str | None = shlex.join([sys.executable, "-m", "prefect.engine"])
 
 
-class _Worker(ProcessWorker):
-    """Prefect's worker, but it waits for an API that is away, and its runs go on meanwhile.
+class Patience:
+    """Waits for an API that is away, while the runs go on.
 
-    Prefect's own gives up after about 20 s, and ends its runs with it.
+    Prefect's worker alone gives up after about 20 s, and ends its runs with it.
     """
 
-    _away = False
+    def __init__(self) -> None:
+        self._away = False
 
-    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        """Take the runs that wait."""
-        taken: list[FlowRun] = []
-        async with self._patience():
-            taken += await super().get_and_submit_flow_runs()
-        return taken
+    def for_(
+        self, call: Callable[[], Awaitable[Answer]], otherwise: Answer
+    ) -> Callable[[], Coroutine[None, None, Answer]]:
+        """The same call, which answers `otherwise` where the API is away, after a while."""
 
-    async def sync_with_backend(self) -> None:
-        """Send a heartbeat."""
-        async with self._patience():
-            await super().sync_with_backend()
-
-    @contextlib.asynccontextmanager
-    async def _patience(self) -> AsyncIterator[None]:
-        try:
-            yield
+        async def patient() -> Answer:
+            try:
+                answer = await call()
+            except (httpx.TransportError, httpx.HTTPStatusError) as error:
+                if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
+                    raise
+                self._say(away=True, why=one_line(f"{type(error).__name__}: {error}", 200))
+                await asyncio.sleep(_AWAY_SECONDS)
+                return otherwise
             self._say(away=False, why="")
-        except (httpx.TransportError, httpx.HTTPStatusError) as error:
-            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
-                raise
-            self._say(away=True, why=one_line(f"{type(error).__name__}: {error}", 200))
-            await asyncio.sleep(_AWAY_SECONDS)
+            return answer
+
+        return patient
 
     def _say(self, *, away: bool, why: str) -> None:
         if away != self._away:
@@ -95,9 +95,13 @@ def work(settings: SystemSettings, name: str = "", *, restart: bool = True) -> N
             hint="Set PREFECT_API_URL, e.g. http://127.0.0.1:4200/api, and PREFECT_API_AUTH_STRING "
             "if it asks for a password.",
         )
+    name = name or worker_name(settings)
+    if not _NAME.fullmatch(name):
+        raise BadInput(
+            f"{name!r} is no name of a worker.", hint="Letters, digits, dots, dashes and _ are."
+        )
     show_log()
     os.environ[WORKER_PID] = str(os.getpid())
-    name = name or worker_name(settings)
     with _only_one(settings, name):
         asyncio.run(_until_asked(_work(settings, name, restart=restart)))
 
@@ -129,14 +133,17 @@ async def _until_asked(working: Coroutine[None, None, None]) -> None:
 async def _work(settings: SystemSettings, name: str, *, restart: bool) -> None:
     containers = DeadContainers(settings.name)
     await _put_in_order(containers, name, settings.restarts if restart else None)
-    worker = _Worker(
+    worker = ProcessWorker(
         POOL,
         name=name,
         heartbeat_interval_seconds=_HEARTBEAT_SECONDS,
         # Prefect's own would let whoever starts a run choose the command that runs here.
         create_pool_if_not_found=False,
     )
-    worker.job_configuration = _Run
+    worker.job_configuration, patience = _Run, Patience()
+    take, sync = worker.get_and_submit_flow_runs, worker.sync_with_backend
+    worker.get_and_submit_flow_runs = patience.for_(take, [])  # type: ignore[method-assign]
+    worker.sync_with_backend = patience.for_(sync, None)  # type: ignore[method-assign]
     removing = asyncio.create_task(containers.run())
     try:
         await worker.start(printer=log.info)

@@ -10,10 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.workers.process import ProcessWorker
 
 from deployments.settings import SystemSettings
-from deployments.worker import _Worker, work
+from deployments.worker import Patience, work
 from domain.errors import BadInput
 from tests.conftest import free_port
 from tests.waiting import wait_until
@@ -55,6 +54,16 @@ def test_a_worker_without_an_api_waits_for_it_and_only_one_of_a_name_does_so_on_
     assert "Traceback" not in log.read_text()
 
 
+@pytest.mark.parametrize("name", ["a/b", "50%", "two words", "a\nb"])
+def test_a_name_that_no_file_and_no_address_may_have_is_refused(home: Path, name: str) -> None:
+    with (
+        temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
+        pytest.raises(BadInput, match="is no name of a worker"),
+    ):
+        work(SystemSettings(home=home), name)
+    assert not home.exists()
+
+
 def test_a_worker_that_is_not_told_where_the_api_is_says_what_to_set(
     home: Path,
 ) -> None:
@@ -67,32 +76,30 @@ def test_a_worker_that_is_not_told_where_the_api_is_says_what_to_set(
 
 
 @pytest.mark.parametrize("status", [None, 500, 503])
-async def test_a_worker_waits_for_an_api_that_is_away_and_keeps_its_runs(
+async def test_a_worker_waits_for_an_api_that_is_away(
     status: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deployments.worker._AWAY_SECONDS", 0)
-    patient, tries = _Worker("pool"), 0
+    away = True
 
-    async def away(*_: object) -> None:
-        nonlocal tries
-        tries += 1
-        raise _answered(status) if status else httpx.ConnectError("refused")
+    async def ask() -> str:
+        if away:
+            raise _answered(status) if status else httpx.ConnectError("refused")
+        return "an answer"
 
-    monkeypatch.setattr(ProcessWorker, "get_and_submit_flow_runs", away)
-    monkeypatch.setattr(ProcessWorker, "sync_with_backend", away)
-    for _ in range(20):  # Prefect's own gives up after twelve
-        assert await patient.get_and_submit_flow_runs() == []
-        await patient.sync_with_backend()
-    assert tries == 40
+    patient = Patience().for_(ask, "nothing")
+    # Prefect's own gives up after the twelfth
+    assert {await patient() for _ in range(20)} == {"nothing"}
+    away = False
+    assert await patient() == "an answer"
 
 
-async def test_a_worker_that_the_api_refuses_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refused(*_: object) -> None:
+async def test_a_worker_that_the_api_refuses_ends() -> None:
+    async def ask() -> None:
         raise _answered(401)
 
-    monkeypatch.setattr(ProcessWorker, "sync_with_backend", refused)
     with pytest.raises(httpx.HTTPStatusError):
-        await _Worker("pool").sync_with_backend()
+        await Patience().for_(ask, None)()
 
 
 def _answered(status: int) -> httpx.HTTPStatusError:
