@@ -127,14 +127,15 @@ async def test_what_hangs_is_a_failed_check_and_keeps_nobody_from_ending(scene: 
         return []
 
     hasty = Scene(scene.settings, scene.api_url, limit_seconds=0.05)
-    (found,) = await checked(hasty, "engine", check)
-    assert (found.verdict, found.said) == (Verdict.FAILED, "No answer within 0.05 s.")
-    # It has given up while its thread still hangs, which ends with the command: it is a daemon.
-    assert not released.is_set()
-    (thread,) = [t for t in threading.enumerate() if t not in before]
-    assert thread.daemon
-    released.set()
+    try:
+        (found,) = await checked(hasty, "engine", check)
+        # It has given up while its thread still hangs, which ends with the command: it is a daemon.
+        (thread,) = [t for t in threading.enumerate() if t not in before]
+        assert thread.daemon
+    finally:
+        released.set()
     thread.join()
+    assert (found.verdict, found.said) == (Verdict.FAILED, "No answer within 0.05 s.")
 
 
 async def test_an_error_is_a_failed_check_and_what_comes_after_is_left_out(scene: Scene) -> None:

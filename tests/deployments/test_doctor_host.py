@@ -43,6 +43,11 @@ async def test_a_clock_that_differs_from_another_hosts_is_a_warning() -> None:
     found = host.judge_clock({"https://git.example.com/": skew, "https://other/": 0.0})
     assert found.verdict is Verdict.WARNING
     assert "ahead of that of git.example.com" in found.said
+    found = host.judge_clock({"https://git.example.com/": -300.0, "https://other/": 20.0})
+    assert (found.verdict, found.said) == (
+        Verdict.WARNING,
+        "It is 5 min behind that of git.example.com.",
+    )
     found = host.judge_clock({"https://git.example.com/": -20.0})
     assert (found.verdict, found.said) == (Verdict.OK, "as that of git.example.com")
     nobody = f"http://127.0.0.1:{free_port()}/"
