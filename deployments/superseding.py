@@ -82,7 +82,7 @@ class Superseder:
         """Look for ever."""
         while True:
             self._awake.clear()
-            soon = False
+            soon = True
             try:
                 soon = await self.look()
             except SamebitsError as error:
@@ -101,7 +101,6 @@ class Superseder:
             if not self._begun:
                 self._giving_way |= await _left_between(client)
                 self._begun = True
-            await self._end(client)
             old = await self._perhaps_old(await read_runs_to_end(client))
             doubts: set[tuple[UUID, str]] = set()
             for repository in {going.repository for going in old}:
@@ -109,6 +108,7 @@ class Superseder:
                 mine = [going for going in old if going.repository == repository]
                 doubts |= await self._supersede(client, mine, heads)
             self._doubted = doubts
+            await self._end(client)
         return bool(old or self._giving_way)
 
     async def _perhaps_old(self, runs: Iterable[FlowRun]) -> list[_Going]:
@@ -157,14 +157,13 @@ class Superseder:
         run = one.run
         if any(state.is_final() for state in await read_states(client, run.id)):
             # It had ended: a person has started it again, and wants it.
-            if superseded_by(run.labels, one.attempt):
-                await client.update_flow_run_labels(run.id, gives_way(one.attempt, ""))
+            await _label(client, run, one.attempt, "")
             return
         # In this order, see domain/marks.py.
-        await client.update_flow_run_labels(run.id, gives_way(one.attempt, head))
+        await _label(client, run, one.attempt, head)
         now = await client.read_flow_run(run.id)
         if _going(now) is None or _attempt(now) != one.attempt or _deploys(now):
-            await client.update_flow_run_labels(run.id, gives_way(one.attempt, ""))
+            await _label(client, now, one.attempt, "")
             return
         log.info("%s gives way to %s", run.name, head[:8])
         self._giving_way[run.id] = head
@@ -191,7 +190,7 @@ class Superseder:
             return
         if run.state.name != SUPERSEDED:
             # A try that never began is not meant any more: it may be the number of a retry.
-            await client.update_flow_run_labels(run.id, gives_way(run.run_count, head))
+            await _label(client, run, run.run_count, head)
             state: State[Any] = Cancelled(name=SUPERSEDED, message=_words(head))
             await client.set_flow_run_state(run.id, state)
         self._giving_way.pop(run.id, None)
@@ -201,6 +200,12 @@ async def _left_between(client: PrefectClient) -> dict[UUID, str]:
     """The runs that give way, and what they give way to, as an earlier superseder has left them."""
     runs = await read_cancelled_runs(client, datetime.now(UTC) - _LOOK_BACK)
     return {run.id: head for run in runs if (head := gave_way_to(run.labels, run.run_count))}
+
+
+async def _label(client: PrefectClient, run: FlowRun, attempt: int, head: str) -> None:
+    """Write down what a try gives way to, if that is news: on SQLite a busy server refuses it."""
+    if superseded_by(run.labels, attempt) != head:
+        await client.update_flow_run_labels(run.id, gives_way(attempt, head))
 
 
 def _words(head: str) -> str:

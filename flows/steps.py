@@ -7,7 +7,6 @@ from typing import Any, cast
 from prefect import task
 from prefect.cache_policies import INPUTS, NO_CACHE, RUN_ID
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.concurrency.sync import concurrency
 from prefect.states import Cancelled, Completed
 from prefect.tasks import Task, exponential_backoff
 
@@ -16,10 +15,10 @@ from blocks.disk import check_space
 from blocks.engine import DockerHost, Engine, Limits, RunResult
 from blocks.home import data_home, least_free_mib, one_at_a_time, system_name
 from blocks.junit import junit_table, parse_junit
+from blocks.limits import alone
 from blocks.loading import load
 from blocks.named import registry_of, stack_called
 from blocks.prefect_api import (
-    ensure_limit,
     record_image,
     recorded_image,
     run_log,
@@ -205,16 +204,9 @@ def _deploy(image: PublishedImage, stack: str, reason: str | None) -> State[Any]
 @contextmanager
 def _turn_on(stack: str, log: Callable[[str], None]) -> Iterator[None]:
     """Have the stack alone; a holder that died has it for up to a minute more."""
-    limit = ensure_limit(f"stack-{stack}")
     if other := deploys_to(stack):
         log(f"Waiting for the turn on {stack}, which {other!r} has")
-    # A server that is away for a while must not cut a deploy in the middle.
-    with concurrency(
-        limit,
-        strict=True,
-        lease_duration=_LEASE_SECONDS,
-        raise_on_lease_renewal_failure=False,
-    ):
+    with alone(f"stack-{stack}", _LEASE_SECONDS):
         yield
 
 

@@ -1,0 +1,58 @@
+"""Prefect's concurrency limits: having something alone."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import httpx
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+from prefect.concurrency.sync import concurrency
+
+from blocks.prefect_api import ensure_limit
+
+_POLL_SECONDS = 1.0
+
+
+@contextmanager
+def alone(name: str, lease_seconds: float) -> Iterator[None]:
+    """Have the limit of this name alone, as soon as nobody else has it.
+
+    A holder that died has it until its lease ends. A server that is away for a while does not end
+    what is held.
+    """
+    ensure_limit(name)
+    with ExitStack() as held:
+        while not _entered(held, name, lease_seconds):
+            time.sleep(_POLL_SECONDS)
+        yield
+
+
+def _entered(held: ExitStack, name: str, lease_seconds: float) -> bool:
+    """Whether the limit was free; it is held then.
+
+    Prefect could wait for it; but then a process that is told to end would wait on until it is
+    killed, 30 s later, and might get the limit meanwhile.
+    """
+    try:
+        held.enter_context(
+            concurrency(
+                name,
+                strict=True,
+                max_retries=0,
+                lease_duration=lease_seconds,
+                raise_on_lease_renewal_failure=False,
+            )
+        )
+    except ConcurrencySlotAcquisitionError as error:
+        if not _is_taken(error):
+            raise
+        return False
+    return True
+
+
+def _is_taken(error: ConcurrencySlotAcquisitionError) -> bool:
+    cause = error.__cause__
+    return (
+        isinstance(cause, httpx.HTTPStatusError)
+        and cause.response.status_code == httpx.codes.LOCKED
+    )
