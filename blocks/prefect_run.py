@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.runtime import flow_run
 
 from domain.errors import Superseded
-from domain.marks import begins_to_deploy, has_begun_to_deploy, superseded_by
+from domain.marks import begins_to_deploy, has_begun_to_deploy, superseded_by, way_given
 
 
 def run_id() -> str:
@@ -31,7 +31,7 @@ def begin_to_deploy() -> None:
         client.update_flow_run(run.id, tags=begins_to_deploy(run.tags, attempt))
         by = superseded_by(client.read_flow_run(run.id).labels, attempt)
     if by:
-        raise Superseded(f"It gave way to {by[:8]}, the head of its branch.", by=by)
+        raise Superseded(way_given(by), by=by)
 
 
 def deploys_to(stack: str) -> str:

@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
 
 from blocks.prefect_api import PRUNE, run_url, step_name
 from domain.commit import Commit
-from domain.marks import RESTARTED, SUPERSEDED, gave_way_to
+from domain.marks import RESTARTED, SUPERSEDED, gave_way_to, way_given
 from domain.message import STEPS, Ending, RunReport, Status, StepReport
 from domain.names import one_line
 
@@ -38,8 +38,8 @@ def report_of(
     """The report of a run; `steps` are its task runs in the order in which they were made, and
     `states` all that it was in, oldest first.
     """
-    gave_way_to = _gave_way_to(run)
-    status = Status.SUPERSEDED if gave_way_to else _status(run)
+    by = _superseded_by(run)
+    status = Status.SUPERSEDED if by else _status(run)
     return RunReport(
         run_id=str(run.id),
         kind=kind,
@@ -48,7 +48,7 @@ def report_of(
         status=status,
         attempt=max(run.run_count, 1),
         steps=_steps(steps, status),
-        reason=_reason(run, status, gave_way_to),
+        reason=_reason(run, status, by),
         earlier=_earlier(states),
         run_url=run_url(run.id),
         commit_url=commit_url,
@@ -67,22 +67,22 @@ def _status_of(state: State[Any]) -> Status:
     return _STATUSES.get(state.type, Status.RUNNING)
 
 
-def _gave_way_to(run: FlowRun) -> str:
+def _superseded_by(run: FlowRun) -> str:
     """The SHA that a cancelled run gave way to, as far as its labels say; empty for none."""
     if not run.state or run.state.type is not StateType.CANCELLED:
         return ""
     return gave_way_to(run.labels, run.run_count)
 
 
-def _reason(run: FlowRun, status: Status, gave_way_to: str) -> str:
+def _reason(run: FlowRun, status: Status, by: str) -> str:
     """Why a run is not well, and why one waits that was started again by itself."""
     said = _said(run.state) if run.state else ""
     if run.state and run.state.name == RESTARTED:
         return said
     if status in _QUIET:
         return ""
-    if gave_way_to and run.state and run.state.name != SUPERSEDED:
-        return f"It gave way to {gave_way_to[:8]}."  # Prefect's own words say less
+    if by and run.state and run.state.name != SUPERSEDED:
+        return way_given(by)  # Prefect's own words say less
     return said
 
 

@@ -27,7 +27,14 @@ from blocks.run_search import (
 from deployments.inbox import Inbox
 from deployments.receiver import Repositories
 from domain.errors import SamebitsError
-from domain.marks import SUPERSEDED, gave_way_to, gives_way, has_begun_to_deploy, superseded_by
+from domain.marks import (
+    SUPERSEDED,
+    gave_way_to,
+    gives_way,
+    has_begun_to_deploy,
+    superseded_by,
+    way_given,
+)
 
 _SOON_SECONDS = 5.0
 _SLOW_SECONDS = 30.0
@@ -168,7 +175,7 @@ class Superseder:
         log.info("%s gives way to %s", run.name, head[:8])
         self._giving_way[run.id] = head
         # By this name: Prefect's worker goes by it.
-        await client.set_flow_run_state(run.id, Cancelling(message=_words(head)))
+        await client.set_flow_run_state(run.id, Cancelling(message=way_given(head)))
         await self._end_run(client, await client.read_flow_run(run.id), head)
 
     async def _end(self, client: PrefectClient) -> None:
@@ -191,7 +198,7 @@ class Superseder:
         if run.state.name != SUPERSEDED:
             # A try that never began is not meant any more: it may be the number of a retry.
             await _label(client, run, run.run_count, head)
-            state: State[Any] = Cancelled(name=SUPERSEDED, message=_words(head))
+            state: State[Any] = Cancelled(name=SUPERSEDED, message=way_given(head))
             await client.set_flow_run_state(run.id, state)
         self._giving_way.pop(run.id, None)
 
@@ -206,10 +213,6 @@ async def _label(client: PrefectClient, run: FlowRun, attempt: int, head: str) -
     """Write down what a try gives way to, if that is news: on SQLite a busy server refuses it."""
     if superseded_by(run.labels, attempt) != head:
         await client.update_flow_run_labels(run.id, gives_way(attempt, head))
-
-
-def _words(head: str) -> str:
-    return f"It gave way to {head[:8]}, a newer commit of its branch."
 
 
 def _never_began(states: list[State]) -> bool:

@@ -58,6 +58,11 @@ def gave_way_to(labels: Mapping[str, Any], run_count: int) -> str:
     return superseded_by(labels, run_count) or superseded_by(labels, run_count + 1)
 
 
+def way_given(sha: str) -> str:
+    """What is said of a run that gave way: always the same, so that it is told once."""
+    return f"It gave way to {sha[:8]}, the head of its branch."
+
+
 def restarted(times: int) -> Labels:
     """The label that counts how often a run was started again by itself."""
     return {_RESTARTS: times}

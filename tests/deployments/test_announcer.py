@@ -23,7 +23,7 @@ from domain.errors import (
     MessageRefused,
     SamebitsError,
 )
-from domain.marks import RESTARTED, SUPERSEDED, gives_way
+from domain.marks import RESTARTED, SUPERSEDED, gives_way, way_given
 from domain.message import Message
 from tests.deployments.runs import SHA, FakePrefect
 from tests.slack import Slack
@@ -251,7 +251,7 @@ async def test_a_run_that_gave_way_is_told_once_with_the_commit_that_it_gave_way
     house.prefect.change(run, labels=gives_way(0, "f" * 40))
     house.prefect.set(run, StateType.CANCELLED)
     await house.compare()
-    house.prefect.set(run, StateType.CANCELLED, "It gave way to ffffffff.", name=SUPERSEDED)
+    house.prefect.set(run, StateType.CANCELLED, way_given("f" * 40), name=SUPERSEDED)
     await house.compare()
     (told,) = house.channel.messages
     assert "· superseded" in told

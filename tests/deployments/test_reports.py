@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
 
 from deployments.reports import report_of
 from domain.errors import BuildFailed
-from domain.marks import RESTARTED, SUPERSEDED, gives_way
+from domain.marks import RESTARTED, SUPERSEDED, gives_way, way_given
 from domain.message import Ending, Status, message_of
 from tests.wild import nasty, quick, text
 
@@ -145,7 +145,7 @@ def test_a_cancelled_run_that_gave_way_is_superseded_and_so_are_its_steps(
     run = flow_run(cancelled, labels=labels, run_count=count)
     report = report_of(run, "pipeline", [task_run("build", DONE), task_run("test", RUNNING)], "")
     assert report.status == Status.SUPERSEDED
-    assert report.reason == f"It gave way to {SHA[:8]}."
+    assert report.reason == way_given(SHA)
     assert [step.status for step in report.steps] == [Status.PASSED, Status.SUPERSEDED]
 
 
