@@ -47,7 +47,7 @@ class Commit(BaseModel):
     @property
     def shown_branch(self) -> str:
         """The branch for people: on one line, and without what turns the direction of writing."""
-        return one_line(self.branch, 240) or ascii(self.branch)
+        return one_line(self.branch, 240) or (self.branch and ascii(self.branch))
 
     @property
     def title(self) -> str:
