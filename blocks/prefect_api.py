@@ -28,6 +28,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_UI_URL
 from prefect.states import Scheduled
 
+from blocks.prefect_tls import shared_tls
 from domain.commit import Commit
 from domain.errors import BadInput, RunRefused, ServerUnavailable
 from domain.image import PublishedImage
@@ -118,7 +119,7 @@ def _image(data: Any) -> PublishedImage | None:
 async def prefect_api() -> AsyncIterator[PrefectClient]:
     """A client of the API; what goes wrong while it is open is ServerUnavailable."""
     try:
-        async with get_client() as client:
+        async with get_client(httpx_settings=shared_tls()) as client:
             yield client
     except (httpx.TransportError, PrefectHTTPStatusError, RuntimeError, OSError) as error:
         raise ServerUnavailable(
