@@ -70,7 +70,8 @@ class Watch:
         run: FlowRun | None = None
         while time.monotonic() < deadline:
             run = await (self._client.read_flow_run(run.id) if run else self._run_of(sha, branch))
-            if run and run.run_count >= attempt:
+            # One that was cancelled before it began has no try at all.
+            if run and (run.run_count >= attempt or (attempt == 1 and _has_ended(run))):
                 steps = await self._steps(run)
                 for step in steps:
                     what = (step_name(step), step.state_name or "")
@@ -78,7 +79,7 @@ class Watch:
                         said.add(what)
                         seconds = step.total_run_time.total_seconds()
                         say(f"{what[0]:8} {what[1].lower():10} {seconds:.1f} s")
-                if run.state and run.state.is_final():
+                if _has_ended(run):
                     return self._seen(run, steps)
             await asyncio.sleep(0.5)
         raise DemoFailed(f"The run of {sha[:8]} on {branch} did not end within {seconds:g} s.")
@@ -130,6 +131,10 @@ class Watch:
                 return
             await asyncio.sleep(0.2)
         raise DemoFailed(f"The channel was not told {texts}.", why=f"It was told: {said!r}")
+
+
+def _has_ended(run: FlowRun) -> bool:
+    return bool(run.state and run.state.is_final())
 
 
 def _text(line: str) -> str:
