@@ -200,10 +200,20 @@ class StackUnusable(SamebitsError):
 class Superseded(SamebitsError):
     """A commit that gives way: a newer one serves, or its branch has moved on."""
 
-    def __init__(self, what: str, *, by: str, why: str = "", hint: str = "") -> None:
-        super().__init__(what, why=why, hint=hint)
+    by = ""
+    """The SHA that it gives way to"""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        why: str = "",
+        hint: str = "",
+        log: Sequence[str] = (),
+        by: str = "",
+    ) -> None:
+        super().__init__(what, why=why, hint=hint, log=log)
         self.by = by
-        """The SHA that it gives way to"""
 
 
 class Overtaken(SamebitsError):

@@ -38,6 +38,7 @@ def test_what_is_tried_again_heals_by_itself() -> None:
         "RegistryUnavailable",
         "TokenExpired",
         "AwsUnavailable",
+        "Overtaken",
         "ServerUnavailable",
         "ChannelUnavailable",
     }
