@@ -5,10 +5,18 @@ import json
 import re
 import subprocess
 import sys
+import time
+from uuid import UUID
 
 import httpx
 import pytest
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    DeploymentFilter,
+    DeploymentFilterId,
+)
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling
 
@@ -428,3 +436,18 @@ async def test_a_push_while_the_prefect_server_is_down_is_not_lost(
     assert (await ended(watch, sha, "feature/patient")).state == "COMPLETED"
     (delivery,) = Inbox(system.settings.inbox).latest(1)
     assert delivery.state == "dispatched"
+
+
+async def test_prune_is_to_run_tonight(system: System) -> None:
+    """Prefect's scheduler makes its runs, about a minute after the server's start."""
+    async with prefect_api() as client:
+        prune = await client.read_deployment_by_name("prune/prune")
+        deadline = time.monotonic() + 120
+        while not await _scheduled(client, prune.id):
+            assert time.monotonic() < deadline, "Prefect's scheduler has made no run of prune"
+            await asyncio.sleep(1)
+
+
+async def _scheduled(client: PrefectClient, deployment: UUID) -> list[FlowRun]:
+    wanted = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
+    return await client.read_flow_runs(deployment_filter=wanted)
