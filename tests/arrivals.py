@@ -178,6 +178,8 @@ def running_arrivals(settings: SystemSettings, bare: Path) -> Iterator[Arrivals]
 
 
 def clients() -> httpx.AsyncClient:
-    """A client of many connections, without a proxy; patient, since the times are measured."""
-    limits = httpx.Limits(max_connections=100, max_keepalive_connections=100)
+    """A client that opens a connection for each delivery, as GitHub does; without a proxy, and
+    patient, since the times are measured.
+    """
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     return httpx.AsyncClient(limits=limits, timeout=60, trust_env=False)
