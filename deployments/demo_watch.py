@@ -21,7 +21,7 @@ from deployments import example
 from deployments.settings import SystemSettings
 from domain.errors import DemoFailed
 
-_RUN_SECONDS = 120
+_RUN_SECONDS = 300
 _LEAST_REQUESTS = 20
 
 
@@ -122,7 +122,7 @@ class Watch:
 
     async def told(self, run_id: UUID, *texts: str) -> None:
         """Wait until the channel's last message about a run holds all of these texts."""
-        deadline, said = time.monotonic() + 15, ""
+        deadline, said = time.monotonic() + 60, ""
         while time.monotonic() < deadline:
             with suppress(FileNotFoundError):
                 lines = self._settings.channel_file.read_text().splitlines()

@@ -145,7 +145,7 @@ class System:
                 )
             )
         url = f"http://127.0.0.1:{self.settings.registry_port}/v2/"
-        _wait(lambda: answers(url), 20, "The registry does not answer.")
+        _wait(lambda: answers(url), 60, "The registry does not answer.")
 
     def _server(self) -> None:
         port = str(self.settings.prefect_port)
@@ -162,14 +162,14 @@ class System:
     def _service(self) -> None:
         child = self._child(RECEIVER, ["deployments.cli", "receive"])
         url = f"http://127.0.0.1:{self.settings.receiver_port}/health"
-        child.wait_until(lambda: answers(url), 60)
+        child.wait_until(lambda: answers(url), 180)
 
     def _worker(self, *, restart: bool = True) -> None:
         name = worker_name(self.settings)
         since = datetime.now(UTC)
         how = [] if restart else ["--no-restart"]
         child = self._child(WORKER, ["deployments.cli", "work", "--name", name, *how])
-        child.wait_until(lambda: asyncio.run(_worker_online(name, since)), 60)
+        child.wait_until(lambda: asyncio.run(_worker_online(name, since)), 180)
 
     def _child(self, name: str, module: list[str], **secrets: str) -> Child:
         argv = [sys.executable, "-m", *module]

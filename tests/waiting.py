@@ -4,8 +4,13 @@ import time
 from collections.abc import Callable
 
 
+PATIENCE = 4
+"""So many times longer than on a machine that does nothing else: tests run beside each other."""
+
+
 def wait_until(ready: Callable[[], bool], seconds: float, what: str = "") -> None:
-    """Return as soon as it is so; fail after a while."""
+    """Return as soon as it is so; fail after a while, the longer the busier a machine may be."""
+    seconds *= PATIENCE
     deadline = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > deadline:

@@ -22,7 +22,7 @@ FAULTS = "registry: 503, connection reset, manifest 500, 'done but the answer wa
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 Meant = Callable[[str, str], bool]
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 
 def puts_manifest(method: str, path: str) -> bool:

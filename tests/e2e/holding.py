@@ -52,7 +52,7 @@ async def held(
                 container.unpause()
 
 
-async def run_of(watch: Watch, sha: str, branch: str, seconds: float = 60) -> FlowRun:
+async def run_of(watch: Watch, sha: str, branch: str, seconds: float = 240) -> FlowRun:
     """The run of a commit on a branch, once there is one."""
     deadline = time.monotonic() + seconds
     async with prefect_api() as client:
@@ -65,7 +65,7 @@ async def run_of(watch: Watch, sha: str, branch: str, seconds: float = 60) -> Fl
     raise AssertionError(f"{sha[:8]} on {branch} has no run after {seconds:g} s")
 
 
-async def in_step(watch: Watch, sha: str, branch: str, step: str, seconds: float = 120) -> FlowRun:
+async def in_step(watch: Watch, sha: str, branch: str, step: str, seconds: float = 300) -> FlowRun:
     """The run of a commit, once it is in this step."""
     deadline = time.monotonic() + seconds
     run = await run_of(watch, sha, branch)

@@ -24,7 +24,7 @@ from tests.conftest import free_port, remove_system, unique
 from tests.e2e.conftest import Clone
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

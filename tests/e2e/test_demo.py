@@ -13,7 +13,7 @@ from deployments.demo_stacks import docker_stacks
 from deployments.demo_watch import Watch
 from deployments.system import System
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
 async def test_the_five_scenes_of_the_demo_hold(system: System, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests import own_network
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1000)]
 
 
 def test_what_an_engine_that_is_killed_does_to_a_run() -> None:
@@ -15,7 +15,7 @@ def test_what_an_engine_that_is_killed_does_to_a_run() -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=400,
+        timeout=950,
         check=False,
     )
     print(done.stdout)

@@ -38,7 +38,7 @@ from tests.e2e.conftest import Clone
 from tests.slack import Slack
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 OWN = [kind for name in blocks.__all__ if (kind := getattr(blocks, name)) is not DockerHost]
 
 
@@ -295,7 +295,7 @@ def command_line(watch: Watch, *words: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=300,
     ).stdout
 
 
@@ -442,7 +442,7 @@ async def test_prune_is_to_run_tonight(system: System) -> None:
     """Prefect's scheduler makes its runs, about a minute after the server's start."""
     async with prefect_api() as client:
         prune = await client.read_deployment_by_name("prune/prune")
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while not await _scheduled(client, prune.id):
             assert time.monotonic() < deadline, "Prefect's scheduler has made no run of prune"
             await asyncio.sleep(1)

@@ -23,11 +23,11 @@ from tests.e2e.conftest import Clone
 from tests.e2e.holding import held, in_step, process_of, slow
 from tests.fault_plugin import fault
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
 async def ended(watch: Watch, sha: str, branch: str, attempt: int = 1) -> Seen:
-    return await watch.finished(sha, branch, attempt, print, seconds=200)
+    return await watch.finished(sha, branch, attempt, print, seconds=400)
 
 
 def versions(engine: Engine, system: System, stack: str) -> list[Container]:
@@ -75,7 +75,7 @@ async def test_a_run_whose_process_is_killed_crashes_is_told_and_its_retry_passe
     assert [c.labels["samebits.commit"] for c in versions(engine, system, "stage")] == [sha]
 
 
-async def eventually(ready: Callable[[], bool], what: str, seconds: float = 30) -> None:
+async def eventually(ready: Callable[[], bool], what: str, seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not await asyncio.to_thread(ready):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"

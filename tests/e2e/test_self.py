@@ -15,7 +15,7 @@ from deployments.demo_watch import Watch
 from deployments.provisioning import PROJECT
 from tests.conftest import Origin, remove_images, unique
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 COMMAND = "import flows.pipeline, flows.redeploy, deployments.service, deployments.system"
 

@@ -12,7 +12,7 @@ from tests.e2e.conftest import Clone
 from tests.e2e.test_pipeline import containers_of, ended, running
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 _SECONDS = 60
 
 

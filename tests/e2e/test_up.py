@@ -30,7 +30,7 @@ from domain.message import STEPS
 from tests.conftest import free_port, remove_images, unique
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_port_that_is_taken_is_one_clear_message_and_nothing_is_left(
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=300,
         )
     assert done.returncode == 1
     assert re.match(rf"Port \d+ is taken.*SAMEBITS_{part}_PORT=… make up\n\Z", done.stderr)
@@ -134,7 +134,7 @@ class Up:
         finally:
             killed = process.poll() is not None
             process.send_signal(signal.SIGINT)
-            code = process.wait(60)
+            code = process.wait(200)
         assert killed or code == 0, self.said
         assert "Traceback" not in self.said
         assert not self.processes()

@@ -13,7 +13,7 @@ from tests.e2e.holding import held, slow
 from tests.e2e.own_network.conftest import OwnEngine
 from tests.fault_plugin import fault
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
 FAULT = "dockerd SIGKILLed in build, test, publish"
@@ -47,7 +47,7 @@ class Killed:
         async with held(self._watch, sha, "master", step, DockerHost(), registry) as run:
             await asyncio.sleep(self._chance.uniform(0.5, 3))
             await asyncio.to_thread(self._engine.kill)
-        seen = await self._watch.finished(sha, "master", 1, print, seconds=200)
+        seen = await self._watch.finished(sha, "master", 1, print, seconds=400)
         assert seen.state == "COMPLETED", seen
         assert await self._watch.serving("stage") == self._watch.published(sha)
         with Engine(DockerHost()) as engine:
