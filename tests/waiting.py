@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 
-
 PATIENCE = 4
 """So many times longer than on a machine that does nothing else: tests run beside each other."""
 
