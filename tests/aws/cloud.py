@@ -37,6 +37,8 @@ from tests.aws.ecr_api import EcrApi, repositories_of, scan_result
 from tests.aws.faults import ACCOUNT, REGION, Caller, Calls, Faults, Needs, caller_of, denied
 
 _SCOPE = re.compile(r"Credential=([^/]+)/\d+/[^/]+/([^/]+)/aws4_request")
+# One for all accounts: it keeps what the SDK ships of each service, which takes long to read.
+_SESSION = boto3.session.Session()
 _KEYS = {"aws_access_key_id": "AKIAADMINOFTESTS0000", "aws_secret_access_key": "secret"}
 _AGENT = Caller("ecs", f"arn:aws:sts::{ACCOUNT}:assumed-role/ecsTaskExecutionRole/ecs")
 
@@ -115,7 +117,7 @@ class Cloud:
         self.url = f"{scheme}://{address}"
         self.registry_host = PUBLIC_HOST if public_names else address
         """What `repositoryUri` begins with"""
-        self._session, self._clients = boto3.session.Session(), dict[str, Any]()
+        self._clients = dict[str, Any]()
         self._lock = threading.Lock()
         self._tokens, self._images = Tokens(), Images(registry, folder)
         self._api = EcrApi(self._images, self._tokens, f"{scheme}://{self.registry_host}")
@@ -132,10 +134,10 @@ class Cloud:
         """A client of boto3, the administrator's unless the settings say otherwise."""
         known = {"region_name": REGION, "endpoint_url": self.url, **_KEYS}
         if settings:
-            return self._session.client(service, **(known | settings))
+            return _SESSION.client(service, **(known | settings))
         with self._lock:  # a client takes long to make
             if service not in self._clients:
-                self._clients[service] = self._session.client(service, **known)
+                self._clients[service] = _SESSION.client(service, **known)
             return self._clients[service]
 
     def pull_credentials(self) -> dict[str, str]:
