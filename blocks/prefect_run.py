@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+import httpx
 from prefect import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -19,6 +20,16 @@ from domain.marks import begins_to_deploy, has_begun_to_deploy, superseded_by, w
 def run_id() -> str:
     """The ID of this run."""
     return str(flow_run.get_id() or "")
+
+
+def is_api_away(error: object) -> bool:
+    """Whether a step failed since Prefect's API does not answer, or with a fault of its own.
+
+    Prefect's client waits for about a minute, but a new one only where it has connected before.
+    """
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code >= 500
+    return isinstance(error, httpx.TransportError)
 
 
 def begin_to_deploy() -> None:

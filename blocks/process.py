@@ -28,6 +28,21 @@ def end_with_worker() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def is_run(pid: int, run_id: str) -> bool:
+    """Whether a process of this host is that of a run; where this cannot be seen, if it lives."""
+    if sys.platform != "linux":
+        try:
+            os.kill(pid, 0)
+        except OSError:
+            return False
+        return True
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+    return f"{_RUN_ID}={run_id}".encode() in environment.split(b"\0")
+
+
 def _ancestors() -> list[int]:
     """The parent of this process, its parent, and so on."""
     found: list[int] = []

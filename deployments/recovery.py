@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import socket
 from datetime import UTC, datetime, timedelta
 
 from prefect.client.orchestration import PrefectClient
@@ -10,15 +11,19 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed, Scheduled
 
 from blocks.prefect_api import read_unfinished_runs
+from blocks.process import is_run
 from domain.marks import RESTARTED, restarted, restarts
 
 STOPPED = "The system was stopped while this run was going on. Retry it."
 DIED = "The worker died while this run was going on, and its process with it. Retry it."
 
+NO_PROCESS = "Its process has ended without a word. Retry it."
+
 _WORKER = "prefect.worker.name"
 """The label that Prefect's worker writes on a run just after it has taken it"""
 
 _LABELLED_AFTER = timedelta(seconds=5)
+_SETTLES_AFTER = timedelta(seconds=60)
 log = logging.getLogger("samebits.recovery")
 
 
@@ -49,6 +54,29 @@ async def end_runs(client: PrefectClient, worker: str, why: str) -> None:
     """End the runs that this worker has left: they crash, and the message says why."""
     for run in await _left_by(client, worker):
         await _end(client, run, why)
+
+
+async def end_dead(client: PrefectClient, worker: str) -> None:
+    """End the runs of this worker that have no process any more, and of which nobody was told.
+
+    Prefect's worker reports the end of a process once: not if the API is away in that moment.
+    """
+    for run in await read_unfinished_runs(client):
+        if worker_of(run) == worker and _has_settled(run) and not _has_process(run):
+            await end_run(client, run, NO_PROCESS)
+
+
+def _has_settled(run: FlowRun) -> bool:
+    """Whether what is written of a run's process is of this try."""
+    going = run.state is not None and (run.state.is_running() or run.state.is_cancelling())
+    return bool(going and run.state and run.state.timestamp < datetime.now(UTC) - _SETTLES_AFTER)
+
+
+def _has_process(run: FlowRun) -> bool:
+    host, _, pid = str(run.infrastructure_pid or "").rpartition(":")
+    if host != socket.gethostname() or not pid.isdecimal():
+        return True  # another host's, or started in another way: not to be seen from here
+    return is_run(int(pid), str(run.id))
 
 
 async def end_run(client: PrefectClient, run: FlowRun, why: str) -> None:

@@ -20,7 +20,7 @@ from blocks.prefect_api import POOL, prefect_api
 from blocks.process import WORKER_PID
 from deployments.console import show_log
 from deployments.containers import DeadContainers
-from deployments.recovery import DIED, STOPPED, end_runs, recover
+from deployments.recovery import DIED, STOPPED, end_dead, end_runs, recover
 from deployments.settings import SystemSettings
 from domain.errors import BadInput, SamebitsError, ServerUnavailable, StartFailed
 from domain.names import one_line
@@ -30,6 +30,7 @@ _HEARTBEAT_SECONDS = 10
 _MOST_WAIT_SECONDS = 30.0
 _END_SECONDS = 8.0
 _AWAY_SECONDS = 2.0
+_LOOK_SECONDS = 20.0
 log = logging.getLogger("samebits.worker")
 Answer = TypeVar("Answer")
 
@@ -144,7 +145,7 @@ async def _work(settings: SystemSettings, name: str, *, restart: bool) -> None:
     take, sync = worker.get_and_submit_flow_runs, worker.sync_with_backend
     worker.get_and_submit_flow_runs = patience.for_(take, [])  # type: ignore[method-assign]
     worker.sync_with_backend = patience.for_(sync, None)  # type: ignore[method-assign]
-    removing = asyncio.create_task(containers.run())
+    looking = [asyncio.create_task(containers.run()), asyncio.create_task(_end_dead(name))]
     try:
         await worker.start(printer=log.info)
     except asyncio.CancelledError:
@@ -157,7 +158,17 @@ async def _work(settings: SystemSettings, name: str, *, restart: bool) -> None:
             hint="Its runs go on when it is started again.",
         ) from error
     finally:
-        removing.cancel()
+        for task in looking:
+            task.cancel()
+
+
+async def _end_dead(name: str) -> None:
+    """See for ever to the runs whose processes are gone."""
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        with contextlib.suppress(SamebitsError):  # an API that is away is asked the next time
+            async with prefect_api() as client:
+                await end_dead(client, name)
 
 
 async def _put_in_order(containers: DeadContainers, name: str, restarts: int | None) -> None:

@@ -24,7 +24,7 @@ from blocks.prefect_api import (
     run_log,
     show_markdown,
 )
-from blocks.prefect_run import begin_to_deploy, deploys_to, run_id
+from blocks.prefect_run import begin_to_deploy, deploys_to, is_api_away, run_id
 from blocks.repository import GitHubRepository
 from domain.commit import Commit
 from domain.errors import (
@@ -58,9 +58,9 @@ _LEASE_SECONDS = 60
 
 
 def can_heal(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Whether a second try makes sense: only for an error that says so itself."""
+    """Whether a second try makes sense: for an error that says so, or if Prefect's API is away."""
     error = state.result(raise_on_failure=False, _sync=True)  # type: ignore[call-overload]
-    return isinstance(error, SamebitsError) and error.retryable
+    return is_api_away(error) or (isinstance(error, SamebitsError) and error.retryable)
 
 
 HEALS: dict[str, Any] = {
@@ -175,9 +175,10 @@ def deploy(image: PublishedImage, stack: str, reason: str | None = None) -> Stat
     is a person's wish.
     """
     state: State[Any] = _deploy(image, stack, reason, return_state=True)
-    if state.name != SUPERSEDED:
-        state.result(_sync=True)  # type: ignore[call-overload]
-    return state
+    # A state of its own: of one that is a step's, Prefect would only count the result.
+    if state.name == SUPERSEDED:
+        return Cancelled(name=SUPERSEDED, message=state.message)
+    return Completed(data=state.result(_sync=True))  # type: ignore[call-overload]
 
 
 @task(name="deploy", cache_policy=NO_CACHE, **HEALS)

@@ -1,16 +1,21 @@
 """What becomes of the runs that a worker had when it ended."""
 
 import asyncio
+import os
+import socket
+import subprocess
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 from prefect.client.schemas.objects import State, StateType
 
-from deployments.recovery import DIED, STOPPED, end_run, end_runs, recover
+from deployments.recovery import DIED, STOPPED, end_dead, end_run, end_runs, recover
 from domain.marks import restarts
 from tests.deployments.runs import FakePrefect
+from tests.waiting import wait_until
 
 MINE, OTHERS = "host-a", "host-b"
 LONG_AGO = timedelta(minutes=1)
@@ -152,3 +157,50 @@ def test_a_run_that_has_gone_on_since_it_was_read_is_not_ended(prefect: Prefect)
 
     asyncio.run(act())
     assert prefect.state(run.id).name == "Completed"
+
+
+def dead_ones_ended(prefect: Prefect) -> None:
+    async def act() -> None:
+        async with prefect.client() as client:
+            await end_dead(client, MINE)
+
+    asyncio.run(act())
+
+
+def with_process(prefect: Prefect, run_id: UUID, pid: int, host: str = "") -> UUID:
+    prefect.change(run_id, infrastructure_pid=f"{host or socket.gethostname()}:{pid}")
+    return run_id
+
+
+@pytest.mark.parametrize("kind", [StateType.RUNNING, StateType.CANCELLING])
+def test_a_run_whose_process_has_ended_without_a_word_ends(
+    prefect: Prefect, kind: StateType
+) -> None:
+    run_id = with_process(prefect, prefect.taken(MINE, kind, age=timedelta(minutes=2)), 2**22 + 1)
+    dead_ones_ended(prefect)
+    assert prefect.state(run_id).is_final()
+
+
+def test_a_run_that_has_a_process_or_may_have_one_goes_on(prefect: Prefect) -> None:
+    old = timedelta(minutes=2)
+    dead = 2**22 + 1
+    alive = prefect.taken(MINE, age=old)
+    variables = os.environ | {"PREFECT__FLOW_RUN_ID": str(alive)}
+    process = subprocess.Popen(["sleep", "60"], env=variables)
+    try:
+        going = [
+            with_process(prefect, alive, process.pid),
+            with_process(prefect, prefect.taken(MINE, age=timedelta(seconds=30)), dead),
+            with_process(prefect, prefect.taken(MINE, age=old), dead, "another-host"),
+            with_process(prefect, prefect.taken(OTHERS, age=old), dead),
+            prefect.taken(MINE, age=old),
+        ]
+        # A number that another process has got since is not this run's any more.
+        reused = with_process(prefect, prefect.taken(MINE, age=old), process.pid)
+        wait_until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n", 5)
+        dead_ones_ended(prefect)
+    finally:
+        process.kill()
+        process.wait()
+    assert [prefect.state(run_id).type for run_id in going] == [StateType.RUNNING] * 5
+    assert prefect.state(reused).is_crashed()

@@ -22,7 +22,8 @@ class OwnEngine:
     """A dockerd that can be killed and started again, as a host's service manager would."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._child = folder, self._started()
+        self._folder = folder
+        self._child = self._started()
 
     def kill(self) -> None:
         """SIGKILL, which leaves the containers alive, and a new start at once."""
