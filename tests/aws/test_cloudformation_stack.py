@@ -136,8 +136,9 @@ def test_a_commit_that_has_to_give_way_changes_nothing_and_leaves_no_change_set(
         steady.block().deploy("stage", images.two, NO_REGISTRY, refused.turn, steady.log.append)
     assert refused.seen == [Serving(digest=images.one.digest)]
     assert steady.updates() == 0
-    cloudformation = steady.account.cloud.client("cloudformation")
-    assert not cloudformation.list_change_sets(StackName=steady.name)["Summaries"]
+    actions = steady.account.cloud.calls.actions(ROLE)
+    assert "cloudformation:DeleteChangeSet" in actions
+    assert "cloudformation:ExecuteChangeSet" not in actions
 
 
 def test_an_image_that_runs_already_is_verified_without_an_update(
