@@ -1,5 +1,6 @@
 """Prefect's concurrency limits: having something alone."""
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +12,14 @@ from prefect.concurrency.sync import concurrency
 from blocks.prefect_api import ensure_limit
 
 _POLL_SECONDS = 1.0
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Each try that finds the limit taken would be an error in the log."""
+    return "ConcurrencySlotAcquisition" not in record.getMessage()
+
+
+logging.getLogger("prefect._internal.concurrency").addFilter(_is_news)
 
 
 @contextmanager
