@@ -44,7 +44,7 @@ def commits(of: str, count: int) -> list[str]:
 def test_a_delivery_that_comes_often_and_under_another_id_is_one_run(
     arrivals: Arrivals, full: bool, chance: random.Random
 ) -> None:
-    shas = commits("five times", 200 if full else 20)
+    shas = commits("five times", 200 if full else 8)
     requests = [(sha, f"id {sha}") for sha in shas for _ in range(5)]
     requests += [(sha, f"another id {sha}") for sha in shas]
     chance.shuffle(requests)
@@ -69,7 +69,7 @@ def test_a_delivery_that_comes_often_and_under_another_id_is_one_run(
 def test_none_of_many_deliveries_is_lost_and_each_is_answered_soon(
     arrivals: Arrivals, full: bool
 ) -> None:
-    shas, seconds = commits("many", 1500 if full else 100), 10 if full else 1
+    shas, seconds = commits("many", 1500 if full else 30), 10 if full else 1
     took: list[float] = []
 
     async def send(client: httpx.AsyncClient, number: int, sha: str) -> int:
@@ -103,7 +103,7 @@ def test_none_of_many_deliveries_is_lost_and_each_is_answered_soon(
 def test_a_prefect_server_that_is_killed_loses_and_doubles_no_run(
     arrivals: Arrivals, full: bool, trial: int, chance: random.Random
 ) -> None:
-    shas = commits(f"killed {trial}", 100 if full else 15)
+    shas = commits(f"killed {trial}", 100 if full else 8)
 
     async def send() -> list[int]:
         async with clients() as client:
@@ -152,7 +152,7 @@ def test_what_was_pushed_while_the_receiver_was_away_has_its_run_after_one_look(
 def test_what_nobody_signed_or_nobody_can_read_starts_nothing(
     arrivals: Arrivals, full: bool, chance: random.Random
 ) -> None:
-    made = BadRequests(chance, str(arrivals.bare)).make(*((50, 10_000) if full else (1, 200)))
+    made = BadRequests(chance, str(arrivals.bare)).make(*((50, 10_000) if full else (1, 60)))
     before = arrivals.runs()
 
     async def send_all() -> list[tuple[str, int]]:
