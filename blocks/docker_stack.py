@@ -97,7 +97,6 @@ class DockerStack(Stack, Block):
                 log("An earlier try of this run has turned the traffic over: it is finished")
                 new = old
             else:
-                turn.admit(serving_of(old) if old else None)
                 new = self._replace(on, switch, old, image, turn, log)
             on.drain_and_stop(switch, new, log)
             return on.verified(switch, new, image)
@@ -112,6 +111,10 @@ class DockerStack(Stack, Block):
         log: Log,
     ) -> Container:
         """Start a new version, and turn the traffic over to it; returns its container."""
+        # Of one that has stopped, e.g. with its engine, the order is kept, too.
+        before = old or on.last_served()
+        serving = serving_of(before) if before else None
+        turn.admit(serving)
         on.remove_leftovers(switch, old)
         slot = on.other_slot(old)
         switch.shut(slot)
@@ -120,7 +123,7 @@ class DockerStack(Stack, Block):
         try:
             on.wait_for_health(switch, slot, new, log)
             # Git may have gone on meanwhile, and this commit may be gone from its branch.
-            turn.admit(serving_of(old) if old else None)
+            turn.admit(serving)
             log(f"Healthy: switching from {old.name if old else 'nothing'} to {new.name}")
             on.turn(switch, slot, new)
         except BaseException:

@@ -104,6 +104,11 @@ class StackHost:
                 return serving[0]
         return _last_served(versions)
 
+    def last_served(self) -> Container | None:
+        """The newest version that has served, running or not."""
+        served = [version for version in self.containers("version") if version.kept]
+        return served[-1] if served else None
+
     def resume(self) -> None:
         """Start the switch and the version that served last; what a cut-off deploy left goes."""
         versions = self.containers("version")

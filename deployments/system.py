@@ -212,6 +212,8 @@ class System:
                 if found and not found.running:
                     self.say(f"The registry {found.name} has ended: it is started again.")
                     engine.start(found.name)
+                    # An engine that was killed starts nothing again that it finds alive.
+                    self._each_stack("resume")
         except SamebitsError as error:
             self.say(f"the registry: {error}")
 

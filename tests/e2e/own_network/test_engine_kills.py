@@ -46,13 +46,23 @@ class Killed:
         registry = f"{self._system.settings.name}-registry"
         async with held(self._watch, sha, "master", step, DockerHost(), registry) as run:
             await asyncio.sleep(self._chance.uniform(0.5, 3))
-            await asyncio.to_thread(self._engine.kill)
-        seen = await self._watch.finished(sha, "master", 1, print, seconds=400)
+            self._engine.kill()  # in this thread: a child ends with the thread that started it
+        looking = asyncio.create_task(self._look_after())
+        try:
+            seen = await self._watch.finished(sha, "master", 1, print, seconds=400)
+        finally:
+            looking.cancel()
         assert seen.state == "COMPLETED", seen
         assert await self._watch.serving("stage") == self._watch.published(sha)
         with Engine(DockerHost()) as engine:
             labels = {"samebits.run": str(run.id), "samebits.role": "test"}
             assert not engine.containers(labels)
+
+    async def _look_after(self) -> None:
+        """As `samebits up` does."""
+        while True:
+            await asyncio.sleep(1)
+            await asyncio.to_thread(self._system.look_after)
 
 
 @pytest.fixture
