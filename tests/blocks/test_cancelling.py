@@ -24,7 +24,7 @@ from tests.blocks.test_engine import BASE, archive
 from tests.conftest import unique
 from tests.waiting import wait_until
 
-_SECONDS = 10
+_SECONDS = 60
 
 
 class Cancelled(BaseException):
