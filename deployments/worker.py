@@ -13,6 +13,8 @@ from typing import TypeVar
 
 import httpx
 from filelock import FileLock, Timeout
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
@@ -33,6 +35,8 @@ _AWAY_SECONDS = 2.0
 _LOOK_SECONDS = 20.0
 log = logging.getLogger("samebits.worker")
 Answer = TypeVar("Answer")
+Report = Callable[..., Coroutine[None, None, None]]
+_SECOND_REPORT = "Flow run infrastructure exited with non-zero status code"
 
 
 class _Run(ProcessJobConfiguration):
@@ -145,6 +149,7 @@ async def _work(settings: SystemSettings, name: str, *, restart: bool) -> None:
     take, sync = worker.get_and_submit_flow_runs, worker.sync_with_backend
     worker.get_and_submit_flow_runs = patience.for_(take, [])  # type: ignore[method-assign]
     worker.sync_with_backend = patience.for_(sync, None)  # type: ignore[method-assign]
+    worker._propose_crashed_state = _reported_once(worker._propose_crashed_state)  # type: ignore[method-assign]  # noqa: SLF001
     looking = [asyncio.create_task(containers.run()), asyncio.create_task(_end_dead(name))]
     try:
         await worker.start(printer=log.info)
@@ -160,6 +165,19 @@ async def _work(settings: SystemSettings, name: str, *, restart: bool) -> None:
     finally:
         for task in looking:
             task.cancel()
+
+
+def _reported_once(report: Report) -> Report:
+    """Prefect's runner reports a process that died; its worker does so again, up to 1 s later.
+
+    The second report would end a retry that was quick.
+    """
+
+    async def once(run: FlowRun, message: str, client: PrefectClient | None = None) -> None:
+        if not message.startswith(_SECOND_REPORT):
+            await report(run, message, client)
+
+    return once
 
 
 async def _end_dead(name: str) -> None:
