@@ -12,7 +12,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.settings import SystemSettings
-from deployments.worker import Patience, work
+from deployments.worker import Patience, _reported_once, work
 from domain.errors import BadInput
 from tests.conftest import free_port
 from tests.waiting import wait_until
@@ -105,3 +105,15 @@ async def test_a_worker_that_the_api_refuses_ends() -> None:
 def _answered(status: int) -> httpx.HTTPStatusError:
     request = httpx.Request("GET", "http://api")
     return httpx.HTTPStatusError("no", request=request, response=httpx.Response(status))
+
+
+async def test_a_process_that_died_is_reported_once() -> None:
+    reported: list[str] = []
+
+    async def report(_run: object, message: str, _client: object = None) -> None:
+        reported.append(message)
+
+    once = _reported_once(report)
+    await once(None, "Flow run infrastructure exited with non-zero status code -9. It was killed.")
+    await once(None, "Flow run could not be submitted to infrastructure.")
+    assert reported == ["Flow run could not be submitted to infrastructure."]
