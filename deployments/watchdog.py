@@ -11,12 +11,10 @@ from prefect.client.schemas.objects import FlowRun
 from blocks.prefect_api import POOL, prefect_api, read_unfinished_runs
 from deployments.recovery import end_run, worker_of
 from domain.errors import SamebitsError
+from domain.health import SILENT_SECONDS
 
 _LOOK_SECONDS = 10.0
 _MOST_GAP_SECONDS = 30.0
-_SILENT_SECONDS = 75.0
-"""A worker's heart beats every 10 s"""
-
 _CANCELLING_SECONDS = 120.0
 """Prefect kills what it cancels after 30 s"""
 
@@ -77,12 +75,12 @@ class Watchdog:
 def _why_to_end(run: FlowRun, still: dict[object, float]) -> str:
     """Why a run ends, empty if it does not; `still`: for how long nothing has changed, in s."""
     worker = worker_of(run)
-    if worker and still[worker] >= _SILENT_SECONDS:
+    if worker and still[worker] >= SILENT_SECONDS:
         return (
             f"Its worker {worker} has been silent for {still[worker]:.0f} s: it or its host is "
             "dead, or cut off. Retry this run."
         )
-    if not run.state or still[run.id] < _SILENT_SECONDS:
+    if not run.state or still[run.id] < SILENT_SECONDS:
         return ""
     if run.state.is_pending() and not worker:
         return "A worker has taken this run and died before it began. Retry it."
