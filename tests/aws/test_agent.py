@@ -372,11 +372,12 @@ def test_a_new_update_stops_the_deployment_that_is_in_progress(
 def test_during_the_bake_time_both_revisions_run_and_the_new_one_has_the_traffic(
     cluster: Cluster, images: Images, strategy: str
 ) -> None:
+    long = 5  # seconds here: what is looked at below takes that long on a busy machine
     settings = {
         "strategy": strategy,
-        "bakeTimeInMinutes": 1,
-        "canaryConfiguration": {"canaryPercent": 50.0, "canaryBakeTimeInMinutes": 1},
-        "linearConfiguration": {"stepPercent": 50.0, "stepBakeTimeInMinutes": 1},
+        "bakeTimeInMinutes": long,
+        "canaryConfiguration": {"canaryPercent": 50.0, "canaryBakeTimeInMinutes": long},
+        "linearConfiguration": {"stepPercent": 50.0, "stepBakeTimeInMinutes": long},
     }
     cluster.create(cluster.define(images.one), deploymentConfiguration={"bakeTimeInMinutes": 0})
     cluster.ended()

@@ -88,13 +88,13 @@ def test_a_worker_that_dies_alone_is_started_again_without_its_runs(tmp_path: Pa
     assert notes == [WORKER, "worker starts, restart=False"]
 
 
-def test_a_registry_that_has_ended_is_started_again(
+def test_a_registry_that_has_ended_is_started_again_and_so_are_the_stacks(
     tmp_path: Path, engine: Engine, name: str
 ) -> None:
     said: list[str] = []
-    system = Noting(SystemSettings(home=tmp_path, name=f"{name}-ends"), said.append).noting(
-        [], SERVER
-    )
+    notes: list[str] = []
+    settings = SystemSettings(home=tmp_path, name=f"{name}-ends")
+    system = Noting(settings, said.append).noting(notes, SERVER)
     system.has_registry = True
     container = f"{name}-ends-registry"
     engine.create(Service(container, host_images.registry().name, labels={}))
@@ -104,6 +104,7 @@ def test_a_registry_that_has_ended_is_started_again(
         found = engine.container(container)
         assert found
         assert found.running
-        assert said == [f"The registry {container} has ended: it is started again."]
+        assert said[0] == f"The registry {container} has ended: it is started again."
+        assert notes == ["resume"]
     finally:
         engine.remove(container)
