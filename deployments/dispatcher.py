@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
@@ -46,19 +47,11 @@ class Dispatcher:
         self._awake = asyncio.Event()
 
     def wake(self, delivery: Delivery) -> None:
-        """There is a new delivery: tell Prefect's events of it, so that users can hang automations
-        on them, and look into the inbox.
-        """
-        emit_event(
-            event=f"github.{delivery.event}",
-            resource={
-                "prefect.resource.id": f"github.repository.{delivery.repository or 'unknown'}",
-                "github.branch": delivery.branch,
-                "github.sha": delivery.sha,
-            },
-            payload={"delivery": delivery.id, "state": delivery.state, "reason": delivery.reason},
-        )
-        self._awake.set()
+        """There is a new delivery: look into the inbox."""
+        if delivery.state == "waiting":
+            self._awake.set()
+        else:
+            _emit(delivery)
 
     async def run(self) -> None:
         """Dispatch for ever."""
@@ -97,7 +90,7 @@ class Dispatcher:
             return self._ignore(delivery, str(error))
         # A run that a crash kept from being written down is this delivery's own all the same.
         reason = "" if made_by(run.labels, delivery.once) else HAS_RUN
-        self._inbox.settle(delivery.id, "dispatched", reason, str(run.id))
+        self._settle(delivery, "dispatched", reason, str(run.id))
         log.info("%s: run %s %s", commit.title, run.id, reason)
         self._created.put_nowait(run.id)
         self._new_run.set()
@@ -108,13 +101,35 @@ class Dispatcher:
     def _ignore(self, delivery: Delivery, reason: str) -> None:
         """One that can start nothing must not hold up the others; it can be redelivered."""
         log.warning("delivery %s starts nothing: %s", delivery.id, reason)
-        self._inbox.settle(delivery.id, "ignored", reason)
+        self._settle(delivery, "ignored", reason)
+
+    def _settle(self, delivery: Delivery, state: str, reason: str, run_id: str = "") -> None:
+        self._inbox.settle(delivery.id, state, reason, run_id)
+        _emit(replace(delivery, state=state, reason=reason, run_id=run_id))
 
     async def _sleep(self, seconds: float) -> None:
         try:
             await asyncio.wait_for(self._awake.wait(), seconds)
         except TimeoutError:
             return
+
+
+def _emit(delivery: Delivery) -> None:
+    """Tell Prefect's events what became of a delivery, so that users can hang automations on it."""
+    emit_event(
+        event=f"github.{delivery.event}",
+        resource={
+            "prefect.resource.id": f"github.repository.{delivery.repository or 'unknown'}",
+            "github.branch": delivery.branch,
+            "github.sha": delivery.sha,
+        },
+        payload={
+            "delivery": delivery.id,
+            "state": delivery.state,
+            "reason": delivery.reason,
+            "run": delivery.run_id,
+        },
+    )
 
 
 def _commit(delivery: Delivery) -> Commit:

@@ -27,9 +27,14 @@ def silent() -> None:
 
 @pytest.fixture(scope="session")
 def settings(name: str, tmp_path_factory: pytest.TempPathFactory) -> SystemSettings:
+    """Settings of the system that most tests share."""
+    return free_settings(name, tmp_path_factory.mktemp("home"))
+
+
+def free_settings(name: str, home: Path) -> SystemSettings:
     """Settings that collide with nothing."""
     return SystemSettings(
-        home=tmp_path_factory.mktemp("home"),
+        home=home,
         name=name,
         prefect_port=free_port(),
         receiver_port=free_port(),

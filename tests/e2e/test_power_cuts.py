@@ -1,0 +1,63 @@
+"""Everything dies at once, as in a power cut, and is started again: nobody needs to lend a hand."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from blocks.engine import DockerHost, Engine
+from blocks.prefect_api import read_runs
+from deployments.demo_watch import Watch
+from domain.marks import restarts
+from domain.message import STEPS
+from tests.e2e.conftest import Clone, free_settings
+from tests.e2e.holding import held, slow
+from tests.e2e.up import Up, up
+from tests.fault_plugin import fault
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def whole(
+    name: str, docker_host: DockerHost, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Up]:
+    """A system that stays up from one trial to the next."""
+    home = tmp_path_factory.mktemp("power") / "home"
+    with up(free_settings(f"{name}-power", home), docker_host) as made:
+        yield made
+
+
+@pytest.mark.parametrize("step", STEPS)
+@fault("everything SIGKILLed in each of the four steps, then started again", trials=5, quick=0)
+async def test_a_run_that_a_power_cut_ends_goes_on_by_itself_and_deploys_once(
+    whole: Up,
+    docker_host: DockerHost,
+    engine: Engine,
+    chance: random.Random,
+    tmp_path: Path,
+    step: str,
+) -> None:
+    whole.start()
+    registry = f"{whole.settings.name}-registry"
+    clone = Clone(whole.settings, tmp_path)
+    sha = slow(clone, step, f"Cut off in {step}")
+    clone.push(sha, "master")
+    async with whole.api() as client:
+        watch = Watch(whole.settings, client)
+        async with held(watch, sha, "master", step, docker_host, registry) as run:
+            await asyncio.sleep(chance.uniform(0, 3))  # at any moment of the step
+            whole.cut_the_power()
+    whole.start()
+    async with whole.api() as client:
+        watch = Watch(whole.settings, client)
+        seen = await watch.finished(sha, "master", 2, print, seconds=400)
+        (only,) = [one for one in await read_runs(client, run.created) if sha in str(one)]
+        assert (only.id, seen.state, restarts(only.labels)) == (run.id, "COMPLETED", 1), seen
+        await watch.told(run.id, "passed", "attempt 2")
+        assert await watch.serving("stage") == watch.published(sha)
+    stack = {"samebits.stack": f"{whole.settings.name}-stage", "samebits.role": "version"}
+    assert [c.labels["samebits.commit"] for c in engine.containers(stack)] == [sha]
+    assert not engine.containers({"samebits.run": str(run.id), "samebits.role": "test"})
