@@ -7,6 +7,7 @@ from typing import Any
 from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
 
 from blocks.prefect_api import PRUNE, run_url, step_name
+from blocks.prefect_run import attempt_of
 from domain.commit import Commit
 from domain.marks import RESTARTED, SUPERSEDED, gave_way_to, way_given
 from domain.message import STEPS, Ending, RunReport, Status, StepReport
@@ -46,7 +47,7 @@ def report_of(
         commit=_commit(run) if kind != PRUNE else _NO_COMMIT,
         stack=one_line(str(run.parameters.get("stack") or "")) or None,
         status=status,
-        attempt=max(run.run_count, 1),
+        attempt=attempt_of(run),
         steps=_steps(steps, status),
         reason=_reason(run, status, by),
         earlier=_earlier(states),

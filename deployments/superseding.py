@@ -18,6 +18,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelled, Cancelling
 
 from blocks.prefect_api import prefect_api, read_runs_by_id
+from blocks.prefect_run import attempt_of
 from blocks.run_search import (
     read_cancelled_runs,
     read_runs_by_key,
@@ -238,8 +239,9 @@ def _going(run: FlowRun) -> _Going | None:
 
 
 def _attempt(run: FlowRun) -> int:
+    """The try that a run is in, or comes to next."""
     begun = run.state is not None and run.state.is_running()
-    return max(run.run_count, 1) if begun else run.run_count + 1
+    return attempt_of(run) if begun else run.run_count + 1
 
 
 def _deploys(run: FlowRun) -> bool:
