@@ -14,6 +14,7 @@ from deployments import host_images
 from deployments.engine_start import running_engine
 from domain.errors import SamebitsError
 from tests import own_network
+from tests.lanes import Lane
 
 # The tests' systems look for runs once a second, not twice: each look takes 40 ms of processor.
 ENVIRONMENT = os.environ | {"PREFECT_WORKER_QUERY_SECONDS": "1"}
@@ -35,27 +36,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, running_engine(Path(folder, "dockerd.log")):
         with Engine(DockerHost()) as connection:
             host_images.ensure_images(connection)
-        beside = [_Beside(tests, Path(folder, f"beside-{n}")) for n, tests in enumerate(BESIDE)]
+        beside = [
+            Lane(tests, Path(folder, f"beside-{n}"), ENVIRONMENT) for n, tests in enumerate(BESIDE)
+        ]
         codes = list[int]()
         try:
             codes.append(subprocess.run(FIRST, env=ENVIRONMENT, check=False).returncode)
         finally:  # they need the engine to their end, also where this is interrupted
             codes += [one.wait() for one in beside]
     return max(codes, key=abs)
-
-
-class _Beside:
-    """Tests in a process of their own, whose output is printed once they have ended."""
-
-    def __init__(self, argv: list[str], log: Path) -> None:
-        self._log = log
-        with log.open("w") as output:
-            self._process = subprocess.Popen(argv, env=ENVIRONMENT, stdout=output, stderr=output)
-
-    def wait(self) -> int:
-        code = self._process.wait()
-        print(self._log.read_text())
-        return code
 
 
 if __name__ == "__main__":

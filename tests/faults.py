@@ -1,4 +1,4 @@
-"""The fault suite in full, on one engine: its parts one after the other, then one table.
+"""The fault suite in full, then one table of it.
 
 usage: python -m tests.faults [TESTS…]
 """
@@ -6,6 +6,7 @@ usage: python -m tests.faults [TESTS…]
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from blocks.engine import DockerHost, Engine
@@ -14,13 +15,16 @@ from deployments.engine_start import running_engine
 from domain.errors import SamebitsError
 from tests import own_network
 from tests.fault_plugin import TABLE, TRIALS, kept, rows, table
+from tests.lanes import Lane
 
 FULL = ["-m", "fault", "--full"]
 PYTEST = [sys.executable, "-m", "pytest", *FULL]
-# Whole systems last, each in a process of its own: what they kill is nobody else's.
-PARTS = (
-    ["tests/domain", "tests/blocks", "tests/deployments"],
-    ["tests/e2e", f"--ignore={own_network.TESTS}"],
+# What is measured against the clock comes first, alone.
+FIRST = [*PYTEST, "tests/domain", "tests/blocks", "tests/deployments"]
+# Whole systems, which mostly wait, in two lanes; what each kills is its own.
+LANES = (
+    [[*PYTEST, "tests/e2e/test_run_faults.py"]],
+    [[*PYTEST, "tests/e2e/test_power_cuts.py"], own_network.command(FULL)],
 )
 _NOTHING_CHOSEN = 5
 
@@ -33,14 +37,24 @@ def main(tests: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder, running_engine(Path(folder, "dockerd.log")):
         with Engine(DockerHost()) as connection:
             host_images.ensure_images(connection)
-        parts = [[*PYTEST, *tests]] if tests else [[*PYTEST, *part] for part in PARTS]
-        if not tests:
-            parts.append(own_network.command(FULL))
-        codes = [subprocess.run(part, check=False).returncode for part in parts]
+        if tests:
+            codes = [subprocess.run([*PYTEST, *tests], check=False).returncode]
+        else:
+            codes = [subprocess.run(FIRST, check=False).returncode, *_lanes(Path(folder))]
     trials = kept().values()
     print(f"\n{table(rows(trials))}\n\n{TABLE} holds all of it.")
     failed = [code for code in codes if code not in (0, _NOTHING_CHOSEN)]
     return int(bool(failed) or not trials or any(trial.reason for trial in trials))
+
+
+def _lanes(folder: Path) -> list[int]:
+    """The exit codes of all that runs in the lanes, a lane for each thread."""
+
+    def run(lane: list[list[str]]) -> list[int]:
+        return [Lane(part, folder / f"{id(part)}.log").wait() for part in lane]
+
+    with ThreadPoolExecutor() as pool:
+        return [code for codes in pool.map(run, LANES) for code in codes]
 
 
 if __name__ == "__main__":
