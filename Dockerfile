@@ -13,8 +13,8 @@ WORKDIR /samebits
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never
 # The dependencies change less often than the code: a layer of their own.
 COPY pyproject.toml uv.lock README.md ./
-RUN python3 -m uv sync --locked --no-dev --no-install-project
+RUN python3 -m uv sync --locked --no-dev --extra redis --no-install-project
 COPY . .
-RUN python3 -m uv sync --locked --no-dev
+RUN python3 -m uv sync --locked --no-dev --extra redis
 ENV PATH=/samebits/.venv/bin:$PATH
 CMD ["samebits", "--help"]

@@ -109,7 +109,7 @@ def prune() -> None:
 
 @app.command()
 def receive() -> None:
-    """Run receiver, dispatcher and announcer; needs PREFECT_API_URL."""
+    """Run the receiver, and what starts, ends and tells of runs; needs PREFECT_API_URL."""
     from deployments.service import serve
 
     serve(read_settings())

@@ -88,13 +88,16 @@ class Superseder:
 
     async def run(self) -> None:
         """Look for ever."""
+        clock = asyncio.get_running_loop().time
         while True:
             self._awake.clear()
-            soon = True
+            soon, began = True, clock()
             try:
                 soon = await self.look()
             except SamebitsError as error:
                 log.warning("nothing is superseded for now: %s", error)
+            # Where many runs wait, each look takes long: what makes more of them has its turn, too.
+            await asyncio.sleep(clock() - began)
             try:
                 await asyncio.wait_for(self._awake.wait(), _SOON_SECONDS if soon else _SLOW_SECONDS)
             except TimeoutError:

@@ -21,11 +21,6 @@ FULL = ["-m", "fault", "--full"]
 PYTEST = [sys.executable, "-m", "pytest", *FULL]
 # What is measured against the clock comes first, alone.
 FIRST = [*PYTEST, "tests/domain", "tests/blocks", "tests/deployments"]
-# Whole systems, which mostly wait, in two lanes; what each kills is its own.
-LANES = (
-    [[*PYTEST, "tests/e2e/test_run_faults.py"]],
-    [[*PYTEST, "tests/e2e/test_power_cuts.py"], own_network.command(FULL)],
-)
 _NOTHING_CHOSEN = 5
 
 
@@ -48,13 +43,17 @@ def main(tests: list[str]) -> int:
 
 
 def _lanes(folder: Path) -> list[int]:
-    """The exit codes of all that runs in the lanes, a lane for each thread."""
+    """Whole systems, which mostly wait, in two lanes; what each kills is its own."""
+    lanes = (
+        [[*PYTEST, "tests/e2e/test_run_faults.py"]],
+        [[*PYTEST, "tests/e2e/test_power_cuts.py"], own_network.command(FULL)],
+    )
 
     def run(lane: list[list[str]]) -> list[int]:
         return [Lane(part, folder / f"{id(part)}.log").wait() for part in lane]
 
     with ThreadPoolExecutor() as pool:
-        return [code for codes in pool.map(run, LANES) for code in codes]
+        return [code for codes in pool.map(run, lanes) for code in codes]
 
 
 if __name__ == "__main__":

@@ -8,15 +8,20 @@ import shutil
 import subprocess
 import sys
 
+from domain.errors import MissingTool
+
 MARK = "SAMEBITS_TESTS_OWN_NETWORK"
 """In the environment of the tests there"""
 TESTS = "tests/e2e/own_network"
 
 
 def command(arguments: list[str]) -> list[str]:
-    """What runs these tests; raises RuntimeError where no namespace can be made."""
+    """What runs these tests; raises MissingTool where no namespace can be made."""
     if sys.platform != "linux" or os.geteuid() or not shutil.which("unshare"):
-        raise RuntimeError("a network namespace needs Linux, root and unshare")
+        raise MissingTool(
+            "Tests that kill their engine need a network namespace of their own.",
+            hint="They run on Linux, as root, with unshare (util-linux).",
+        )
     inside = 'ip link set lo up && exec "$0" -m pytest "$@"'
     return [
         *("env", f"{MARK}=1", "unshare", "--net", "--mount", "sh", "-c", inside),
