@@ -138,9 +138,15 @@ class DockerStack(Stack, Block):
             return serving_of(current) if current else None
 
     def resume(self, name: str) -> None:
-        """Start again what `halt` stopped."""
+        """Start again what `halt` stopped; nobody may deploy meanwhile."""
         with self._open(name) as on:
             on.resume()
+
+    def revive(self, name: str) -> None:
+        """The same, if nothing serves: what goes on, a deploy too, is left alone."""
+        with self._open(name) as on:
+            if not on.goes_on():
+                on.resume()
 
     def halt(self, name: str) -> None:
         """Stop the stack's containers; `resume` starts them again."""

@@ -2,16 +2,18 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import httpx
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 
-from blocks.prefect_api import ensure_limit
+from blocks.prefect_api import ensure_limit, free_limit
 
 _POLL_SECONDS = 1.0
+_MOST_UNUSED = 3
+log = logging.getLogger("samebits.limits")
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -23,16 +25,25 @@ logging.getLogger("prefect._internal.concurrency").addFilter(_is_news)
 
 
 @contextmanager
-def alone(name: str, lease_seconds: float) -> Iterator[None]:
+def alone(name: str, lease_seconds: float, is_used: Callable[[], bool]) -> Iterator[None]:
     """Have the limit of this name alone, as soon as nobody else has it.
 
     A holder that died has it until its lease ends. A server that is away for a while does not end
-    what is held.
+    what is held. Prefect writes a slot and its lease one after the other: a server that is killed
+    in between leaves a slot that nobody has. So one is taken back that has been taken for several
+    leases while it was not used, as `is_used` says.
     """
     ensure_limit(name)
     with ExitStack() as held:
+        unused, look_at = 0, time.monotonic() + lease_seconds
         while not _entered(held, name, lease_seconds):
             time.sleep(_POLL_SECONDS)
+            if time.monotonic() >= look_at:
+                look_at += lease_seconds
+                unused = 0 if is_used() else unused + 1
+                if unused == _MOST_UNUSED:
+                    log.warning("%s is taken, and nobody has it: it is freed", name)
+                    free_limit(name)
         yield
 
 

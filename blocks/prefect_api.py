@@ -11,6 +11,7 @@ import httpx
 from prefect import Flow, get_client, get_run_logger
 from prefect.artifacts import MarkdownArtifact, TableArtifact
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterKey,
@@ -65,6 +66,12 @@ def ensure_limit(name: str) -> str:
     with get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(name, 1)
     return name
+
+
+def free_limit(name: str) -> None:
+    """Take a limit's slots back from whoever has them."""
+    with get_client(sync_client=True) as client:
+        client.update_global_concurrency_limit(name, GlobalConcurrencyLimitUpdate(active_slots=0))
 
 
 def record_image(image: PublishedImage) -> None:
@@ -261,7 +268,8 @@ async def read_unfinished_runs(client: PrefectClient) -> list[FlowRun]:
 
 async def read_runs_by_id(client: PrefectClient, ids: list[UUID]) -> list[FlowRun]:
     """The runs with these IDs that still exist."""
-    return await find_runs(client, FlowRunFilter(id=FlowRunFilterId(any_=ids))) if ids else []
+    wanted = FlowRunFilter(id=FlowRunFilterId(any_=ids))
+    return await find_runs(client, wanted, (PIPELINE, REDEPLOY, PRUNE)) if ids else []
 
 
 async def find_runs(

@@ -13,7 +13,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.runtime import flow_run
 
-from domain.errors import Superseded
+from domain.errors import RunEnded, Superseded
 from domain.marks import begins_to_deploy, has_begun_to_deploy, superseded_by, way_given
 
 
@@ -33,16 +33,25 @@ def is_api_away(error: object) -> bool:
 
 
 def begin_to_deploy() -> None:
-    """Write on this run that it deploys from now on; raises Superseded if it is to give way."""
+    """Write on this run that it deploys from now on.
+
+    Raises Superseded if it is to give way, and RunEnded if it was cancelled, or ended, by others.
+    """
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(UUID(run_id()))
         attempt = attempt_of(run)
         if has_begun_to_deploy(run.tags, attempt):
             return  # an earlier try of this step has written it, and may have changed the stack
         client.update_flow_run(run.id, tags=begins_to_deploy(run.tags, attempt))
-        by = superseded_by(client.read_flow_run(run.id).labels, attempt)
-    if by:
+        now = client.read_flow_run(run.id)
+    if by := superseded_by(now.labels, attempt):
         raise Superseded(way_given(by), by=by)
+    if not now.state or not now.state.is_running():
+        raise RunEnded(
+            f"The run is {now.state_name} meanwhile: nothing is deployed.",
+            why="It was cancelled, or its state was changed, and its process was not told.",
+            hint="Retry the run if it is wanted after all.",
+        )
 
 
 def deploys_to(stack: str) -> str:

@@ -5,7 +5,6 @@ import logging
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import cache
 from typing import IO, ClassVar
 from urllib.parse import urlsplit, urlunsplit
@@ -13,8 +12,9 @@ from urllib.parse import urlsplit, urlunsplit
 import git
 from filelock import FileLock
 from prefect.blocks.core import Block
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import ConfigDict, Field, SecretStr, field_validator
 
+from blocks.git_commits import Revision, has, head_of, heads_of, leads_to, revision
 from blocks.git_words import git_error, protocol
 from blocks.home import mirrors_home
 from domain.commit import ANY_BRANCH, Commit
@@ -35,18 +35,6 @@ _FETCH = ("git", "fetch", "--quiet", "--prune", "--no-tags", "--no-recurse-submo
 
 DEFAULT_REGISTRY = "default"
 log = logging.getLogger("samebits.repository")
-
-
-class Revision(BaseModel):
-    """A commit that was looked up in git."""
-
-    model_config = ConfigDict(frozen=True)
-
-    commit: Commit
-    tree: str
-    """git's name of the content: 40 hexadecimal digits"""
-    committed: str
-    """The commit's own time, UTC, ISO 8601"""
 
 
 class GitHubRepository(Block):
@@ -124,11 +112,9 @@ class GitHubRepository(Block):
         """Fetch once, and look up the heads of these branches; those that are gone are left out."""
         with self._mirror(name) as mirror:
             self._fetch(mirror)
-            heads = _heads(mirror)
+            heads = heads_of(mirror)
             return {
-                branch: _revision(
-                    mirror.commit(heads[branch]), Commit(repository=name, branch=branch)
-                )
+                branch: revision(mirror, heads[branch], Commit(repository=name, branch=branch))
                 for branch in branches
                 if branch in heads
             }
@@ -142,47 +128,43 @@ class GitHubRepository(Block):
             raise BadInput("No branch was given.", hint="Name the branch to build.")
         with self._mirror(commit.repository) as mirror:
             self._fetch(mirror)
-            head = _head(mirror, commit.branch)
+            head = head_of(mirror, commit.branch)
             sha = commit.sha or head
             if not head:
                 raise CommitNotOnBranch(
                     f"The branch {commit.branch} is gone, and commit {commit.short_sha} with it.",
                     hint="If it is wanted after all, push it again and retry this run.",
                 )
-            if not _has(mirror, sha):
+            if not has(mirror, sha):
                 raise CommitNotFound(
                     f"There is no commit {sha} in {self.public_url}.",
                     why="It was never pushed, or was force-pushed away.",
                     hint=f"The branch {commit.branch} is at {head[:8]} now.",
                 )
-            if not mirror.is_ancestor(mirror.commit(sha), mirror.commit(head)):
+            if not leads_to(mirror, sha, head):
                 raise CommitNotOnBranch(
                     f"Commit {sha[:8]} is no longer on {commit.branch}.",
                     why=f"The branch was force-pushed and is at {head[:8]} now.",
                     hint="If it is wanted after all, push it again and retry this run.",
                 )
-            return _revision(mirror.commit(sha), commit)
+            return revision(mirror, sha, commit)
 
     def standing(self, commit: Commit, running: str) -> Standing:
         """Fetch, and see how a commit stands to its branch and to the one that runs (a SHA)."""
         with self._mirror(commit.repository) as mirror:
             self._fetch(mirror)
-            head = _head(mirror, commit.branch)
-            known = {
-                sha for sha in (head, commit.sha, running) if is_sha(sha) and _has(mirror, sha)
-            }
+            head = head_of(mirror, commit.branch)
+            known = {sha for sha in (head, commit.sha, running) if is_sha(sha) and has(mirror, sha)}
 
-            def leads_to(old: str, new: str) -> bool:
-                return {old, new} <= known and mirror.is_ancestor(
-                    mirror.commit(old), mirror.commit(new)
-                )
+            def leads(old: str, new: str) -> bool:
+                return {old, new} <= known and leads_to(mirror, old, new)
 
             return Standing(
                 head=head,
-                on_branch=leads_to(commit.sha, head),
-                running_on_branch=leads_to(running, head),
-                ahead=leads_to(running, commit.sha),
-                behind=leads_to(commit.sha, running),
+                on_branch=leads(commit.sha, head),
+                running_on_branch=leads(running, head),
+                ahead=leads(running, commit.sha),
+                behind=leads(commit.sha, running),
             )
 
     @contextmanager
@@ -242,51 +224,6 @@ def _can_be_built(url: str, branch: str) -> bool:
         log.warning("a branch of %s is left out: %s", url, error)
         return False
     return True
-
-
-def _head(mirror: git.Repo, branch: str) -> str:
-    """The SHA that a branch is at; empty where it is gone."""
-    return _heads(mirror, branch).get(branch, "")
-
-
-def _heads(mirror: git.Repo, below: str = "") -> dict[str, str]:
-    """The SHA of each branch; or of one, and of what git has below its name: `a/b` with `a`."""
-    form, refs = "--format=%(objectname) %(refname)", f"refs/heads/{below}"
-    listed = mirror.git.execute(["git", "for-each-ref", form, "--", refs])
-    lines = [line.partition(" refs/heads/") for line in str(listed).split("\n")]
-    return {branch: sha for sha, _, branch in lines}
-
-
-def _has(mirror: git.Repo, sha: str) -> bool:
-    status, *_ = mirror.git.execute(
-        ["git", "cat-file", "-e", f"{sha}^{{commit}}"],
-        with_extended_output=True,
-        with_exceptions=False,
-    )
-    return status == 0
-
-
-def _revision(found: git.Commit, asked: Commit) -> Revision:
-    subject = (
-        found.message if isinstance(found.message, str) else found.message.decode(errors="replace")
-    )
-    return Revision(
-        commit=Commit(
-            repository=asked.repository,
-            branch=asked.branch,
-            sha=found.hexsha,
-            subject=one_line(subject),
-            author=one_line(found.author.name or ""),
-        ),
-        tree=found.tree.hexsha,
-        committed=_time(found.committed_date),
-    )
-
-
-def _time(seconds: int) -> str:
-    """ISO 8601, UTC; a commit may claim any time, also one that no calendar has."""
-    latest = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
-    return datetime.fromtimestamp(min(max(seconds, 0), latest), UTC).isoformat()
 
 
 @contextmanager

@@ -109,22 +109,35 @@ class StackHost:
         served = [version for version in self.containers("version") if version.kept]
         return served[-1] if served else None
 
+    def goes_on(self) -> bool:
+        """Whether both a version that has served and the switch run."""
+        versions = self.containers("version")
+        switches = self.containers("switch")
+        return any(one.running and one.kept for one in versions) and all(
+            one.running for one in switches
+        )
+
     def resume(self) -> None:
         """Start the switch and the version that served last; what a cut-off deploy left goes."""
         versions = self.containers("version")
-        last = _last_served(versions)
+        alive = all(switch.running for switch in self.containers("switch"))
+        # The word of a switch that lives counts: a deploy may have been cut off right after it.
+        last = (self.current() if alive else None) or _last_served(versions)
         for version in versions:
             if last is None or version.id != last.id:
                 self.engine.remove(version.id)
         if last:
             self.engine.start(last.id)
+            self.engine.keep(last.id)
         for container in self.containers("switch"):
             self.engine.start(container.name)
             if last:
                 # A switch that has just started would try the empty slot, too, until it is checked.
                 switch = Switch(self.engine, container.name)
                 self._wait(switch.slots, SwitchFailed, seconds=15)
-                switch.take_turn("start", _turn_of(last)).shut(self.other_slot(last))
+                turned = switch.take_turn("start", _turn_of(last))
+                turned.turn_to(last.labels[SLOT])
+                turned.shut(self.other_slot(last))
 
     def remove_leftovers(self, switch: Turned, current: Container | None) -> None:
         """Remove what broken-off deploys of earlier turns left."""

@@ -21,7 +21,7 @@ from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 
 from blocks.channel import Channel
-from blocks.prefect_api import PIPELINE, prefect_api, read_runs_by_id, read_steps
+from blocks.prefect_api import PIPELINE, PRUNE, prefect_api, read_runs_by_id, read_steps
 from blocks.run_search import read_failed_prunes, read_recent_runs, read_states
 from deployments.inbox import Inbox, Told
 from deployments.receiver import Repositories
@@ -85,15 +85,16 @@ class Announcer:
         told by a later call.
         """
         async with self._api() as client:
-            runs = await self._read(client, ids, everything=everything)
-            channel = await self._channel(client)
             kinds = {flow.id: flow.name for flow in await client.read_flows()}
+            prunes = {flow_id for flow_id, kind in kinds.items() if kind == PRUNE}
+            runs = await self._read(client, ids, prunes, everything=everything)
+            channel = await self._channel(client)
             for run in runs:
                 report = await self._report(client, run, kinds.get(run.flow_id, PIPELINE))
                 await self._tell_run(channel, run, report)
 
     async def _read(
-        self, client: PrefectClient, ids: set[UUID], *, everything: bool
+        self, client: PrefectClient, ids: set[UUID], prunes: set[UUID], *, everything: bool
     ) -> list[FlowRun]:
         """The runs that may have news, in the order in which they were created.
 
@@ -107,11 +108,20 @@ class Announcer:
             since = datetime.now(UTC) - _LOOK_BACK
             found += await read_recent_runs(client, since)
             found += await read_failed_prunes(client, since)
-        runs = {run.id: run for run in found if not self._is_settled(run)}
+        runs = {
+            run.id: run
+            for run in found
+            if not self._is_settled(run) and (run.flow_id not in prunes or self._counts(run))
+        }
         for run_id in runs:
             if not self._inbox.told(str(run_id)):
                 self._inbox.keep_told(Told(str(run_id)))
         return sorted(runs.values(), key=lambda run: str(run.created))
+
+    def _counts(self, prune: FlowRun) -> bool:
+        """Whether a run of `prune` is told of: it failed, now or in an earlier try."""
+        failed = prune.state is not None and (prune.state.is_failed() or prune.state.is_crashed())
+        return failed or self._inbox.told(str(prune.id)) is not None
 
     def _is_settled(self, run: FlowRun) -> bool:
         if asyncio.get_running_loop().time() < self._refused.get(run.id, 0.0):

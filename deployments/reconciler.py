@@ -26,6 +26,7 @@ from domain.routing import Route
 _FIRST_RETRY_SECONDS = 5.0
 _GATHER_SECONDS = 1.0
 _PRUNE_SECONDS = 3600.0
+_AGAIN_SECONDS = 10.0
 _AT_ONCE = 8
 _EVERYTHING = "every repository"
 log = logging.getLogger("samebits.reconciler")
@@ -49,6 +50,9 @@ class Reconciler:
         self._look, self._seconds, self._keep_days, self._api = look, seconds, keep_days, api
         self._pushed_back = PushedBack()
         self._faults: dict[str, str] = {}
+        self._moves: dict[str, set[str]] = {}
+        """By repository, the moves that its last look has found"""
+        self._again = False
         self._prune_at = 0.0
         # Threads of its own: git servers that hang must not take those of the other loops.
         self._threads = ThreadPoolExecutor(_AT_ONCE, "reconciler")
@@ -58,9 +62,12 @@ class Reconciler:
         retry = _FIRST_RETRY_SECONDS
         while True:
             self._look.clear()
+            self._again = False
             try:
                 await self.reconcile()
                 pause, retry = self._seconds, _FIRST_RETRY_SECONDS
+                if self._again:
+                    pause = min(pause, _AGAIN_SECONDS)
             except SamebitsError as error:
                 self._tell(_EVERYTHING, str(error))
                 pause, retry = min(retry, self._seconds), retry * 2
@@ -106,7 +113,11 @@ class Reconciler:
     async def _follow(self, client: PrefectClient, name: str, found: Look) -> str:
         """Follow the branches that were pushed back; returns what kept one of them from it."""
         fault = ""
+        before, self._moves[name] = self._moves.get(name, set()), {m.key for m in found.moves}
         for move in found.moves:
+            if move.key not in before:
+                self._again = True  # an answer of git's may be old: it is to say so twice
+                continue
             try:
                 if await self._pushed_back.follow(client, move):
                     self._inbox.note_look(name, {move.commit.branch: move.known})

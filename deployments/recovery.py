@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import os
+import signal
 import socket
 from datetime import UTC, datetime, timedelta
 
@@ -57,26 +59,46 @@ async def end_runs(client: PrefectClient, worker: str, why: str) -> None:
 
 
 async def end_dead(client: PrefectClient, worker: str) -> None:
-    """End the runs of this worker that have no process any more, and of which nobody was told.
+    """End the runs of this worker that have no process any more, and of which nobody was told; and
+    the processes that were not told that their run is cancelled.
 
-    Prefect's worker reports the end of a process once: not if the API is away in that moment.
+    Prefect's worker reports the end of a process once: not if the API is away in that moment. Of a
+    cancellation it may not hear at all, when its connection breaks.
     """
     for run in await read_unfinished_runs(client):
-        if worker_of(run) == worker and _has_settled(run) and not _has_process(run):
+        if worker_of(run) != worker or not _has_settled(run):
+            continue
+        if not _has_process(run):
             await end_run(client, run, NO_PROCESS)
+        elif run.state and run.state.is_cancelling():
+            _kill(run)
 
 
 def _has_settled(run: FlowRun) -> bool:
     """Whether what is written of a run's process is of this try."""
-    going = run.state is not None and (run.state.is_running() or run.state.is_cancelling())
-    return bool(going and run.state and run.state.timestamp < datetime.now(UTC) - _SETTLES_AFTER)
+    return bool(run.state and run.state.timestamp < datetime.now(UTC) - _SETTLES_AFTER)
 
 
 def _has_process(run: FlowRun) -> bool:
+    """Whether a run has a process, as far as that can be seen from here."""
+    if not run.infrastructure_pid:
+        return not (run.state and run.state.is_pending())  # it was taken long ago, and not begun
+    pid = _pid(run)
+    return pid is None or is_run(pid, str(run.id))
+
+
+def _pid(run: FlowRun) -> int | None:
+    """The process of a run; None for another host's, or one that was started in another way."""
     host, _, pid = str(run.infrastructure_pid or "").rpartition(":")
-    if host != socket.gethostname() or not pid.isdecimal():
-        return True  # another host's, or started in another way: not to be seen from here
-    return is_run(int(pid), str(run.id))
+    return int(pid) if host == socket.gethostname() and pid.isdecimal() else None
+
+
+def _kill(run: FlowRun) -> None:
+    pid = _pid(run)
+    if pid is not None and is_run(pid, str(run.id)):
+        log.warning("run %s (%s) is cancelled and goes on: it is killed", run.name, run.id)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 async def end_run(client: PrefectClient, run: FlowRun, why: str) -> None:

@@ -5,6 +5,7 @@ in between is never mistaken for an older one.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
@@ -15,6 +16,7 @@ from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling
 
 from blocks.prefect_api import prefect_api, read_runs_by_id
@@ -161,7 +163,8 @@ class Superseder:
             if str(winner.created) < str(one.run.created) and doubt not in self._doubted:
                 doubts.add(doubt)
                 continue
-            await self._let_give_way(client, one, head)
+            with contextlib.suppress(ObjectNotFound):  # somebody deletes it meanwhile
+                await self._let_give_way(client, one, head)
         return doubts
 
     async def _let_give_way(self, client: PrefectClient, one: _Going, head: str) -> None:
@@ -186,10 +189,13 @@ class Superseder:
         """See to the end of what gives way."""
         runs = {run.id: run for run in await read_runs_by_id(client, list(self._giving_way))}
         for run_id, head in list(self._giving_way.items()):
-            if run_id in runs:
-                await self._end_run(client, runs[run_id], head)
-            else:
-                del self._giving_way[run_id]
+            try:
+                if run_id in runs:
+                    await self._end_run(client, runs[run_id], head)
+                    continue
+            except ObjectNotFound:
+                pass
+            self._giving_way.pop(run_id, None)
 
     async def _end_run(self, client: PrefectClient, run: FlowRun, head: str) -> None:
         """Call the end of a run by its name, once nothing of it goes on."""

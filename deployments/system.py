@@ -64,8 +64,9 @@ class System:
             self._revive_registry()
 
     def ended(self) -> Child | None:
-        """A part that ended by itself, if any; the engine first, which the others need."""
-        parts = [self.engine, *self.children] if self.engine else self.children
+        """A part that ended by itself, if any; first what the others need."""
+        children = sorted(self.children, key=lambda child: -_STOPPED.index(child.name))
+        parts = [self.engine, *children] if self.engine else children
         return next((part for part in parts if not part.running), None)
 
     def revive(self, part: Child) -> None:
@@ -169,7 +170,8 @@ class System:
         since = datetime.now(UTC)
         how = [] if restart else ["--no-restart"]
         child = self._child(WORKER, ["deployments.cli", "work", "--name", name, *how])
-        child.wait_until(lambda: asyncio.run(_worker_online(name, since)), 180)
+        if restart:  # else what it needs may be away, too, and has its turn
+            child.wait_until(lambda: asyncio.run(_worker_online(name, since)), 180)
 
     def _child(self, name: str, module: list[str], **secrets: str) -> Child:
         argv = [sys.executable, "-m", *module]
@@ -213,7 +215,7 @@ class System:
                     self.say(f"The registry {found.name} has ended: it is started again.")
                     engine.start(found.name)
                     # An engine that was killed starts nothing again that it finds alive.
-                    self._each_stack("resume")
+                    self._each_stack("revive")
         except SamebitsError as error:
             self.say(f"the registry: {error}")
 
@@ -222,7 +224,7 @@ class System:
             engine.stop(self._registry_name, grace_seconds=5)
 
     def _each_stack(self, action: str) -> None:
-        """Resume or halt the stacks of this host's engine; one that resists is only told of."""
+        """Resume, revive or halt this host's stacks; one that resists is only told of."""
 
         async def stacks() -> dict[str, DockerStack]:
             async with prefect_api() as client:

@@ -216,6 +216,10 @@ class Superseded(SamebitsError):
         self.by = by
 
 
+class RunEnded(SamebitsError):
+    """A run that was cancelled or ended by others while its process went on."""
+
+
 class Overtaken(SamebitsError):
     """A later deploy has taken the turn on the stack: this one may not touch it any more."""
 

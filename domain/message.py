@@ -160,7 +160,8 @@ def message_of(run: RunReport) -> Message:
 
 def _what(run: RunReport) -> str:
     if run.kind == "prune":
-        return "What nothing needs was not removed: the disk fills."
+        done = run.status is Status.PASSED
+        return "" if done else "What nothing needs was not removed: the disk fills."
     commit = run.commit
     sha = _link(run.commit_url, commit.short_sha) or f"`{escaped(commit.short_sha)}`"
     whose = f" by *{escaped(commit.author)}*" if commit.author else ""
@@ -177,13 +178,15 @@ def _steps(run: RunReport) -> str:
 
 
 def _notes(run: RunReport) -> str:
-    return "\n".join(f"{step.name}: {escaped(step.note)}" for step in run.steps if step.note)
+    return _cut("\n".join(f"{step.name}: {escaped(step.note)}" for step in run.steps if step.note))
 
 
 def _earlier(endings: tuple[Ending, ...]) -> str:
-    return "\n".join(
-        escaped(f"attempt {ending.attempt} {ending.how}: {ending.reason}".removesuffix(": "))
-        for ending in endings[-_MOST_ENDINGS:]
+    return _cut(
+        "\n".join(
+            escaped(f"attempt {ending.attempt} {ending.how}: {ending.reason}".removesuffix(": "))
+            for ending in endings[-_MOST_ENDINGS:]
+        )
     )
 
 
@@ -193,11 +196,17 @@ def _why(reason: str) -> list[str]:
     lines = reason.splitlines()
     log = [line.removeprefix(LOG_MARK) for line in lines if line.startswith(LOG_MARK)]
     said = "\n".join(line for line in lines if not line.startswith(LOG_MARK))
-    # The end may be half of an escape.
-    sections = [re.sub(r"&\w*\Z", "", escaped(said)[:_MOST_SECTION])]
+    sections = [_cut(escaped(said))]
     if log:
         sections.append("```" + _tail(log) + "```")
     return sections
+
+
+def _cut(text: str) -> str:
+    """As much of a text, which is escaped, as fits into a section."""
+    if len(text) <= _MOST_SECTION:
+        return text
+    return re.sub(r"&\w*\Z", "", text[:_MOST_SECTION])  # the end may be half of an escape
 
 
 def _tail(log: list[str]) -> str:

@@ -18,12 +18,11 @@ def only_forward(commit: Commit) -> Admit:
 
     def admit(serving: Serving | None) -> None:
         running = running_commits(serving)
-        sha = running[0].sha if running else ""
+        here = [known for known in running if known.branch == commit.branch]
         # Without a record of it nobody knows where it came from: the branch's head then decides.
-        was_here = not any(known.branch for known in running) or any(
-            known.branch == commit.branch for known in running
-        )
-        check_order(commit, sha, source.standing(commit, sha), was_here=was_here)
+        was_here = bool(here) or not any(known.branch for known in running)
+        for sha in dict.fromkeys(known.sha for known in here or running) or [""]:
+            check_order(commit, sha, source.standing(commit, sha), was_here=was_here)
 
     return admit
 
@@ -45,13 +44,14 @@ def with_reason(commit: Commit, reason: str) -> Admit:
 def running_commits(serving: Serving | None) -> list[Commit]:
     """The commit that a stack runs, once for each branch that it was published from.
 
-    Empty where nothing runs, or nobody knows of which commit it is.
+    A stack that does not say which one it is may run each that was published as this digest: a
+    revert gives a second commit the content of an earlier one. Empty where nothing runs, or nobody
+    knows of which commit it is.
     """
     if serving is None:
         return []
     records = [image.commit for image in recorded_images(serving.digest)]
-    sha = serving.sha or (records[0].sha if records else "")
-    found = [commit for commit in records if commit.sha == sha]
-    return found or (
-        [Commit.model_construct(None, repository="", branch="", sha=sha)] if sha else []
-    )
+    if not serving.sha:
+        return records
+    found = [commit for commit in records if commit.sha == serving.sha]
+    return found or [Commit.model_construct(None, repository="", branch="", sha=serving.sha)]

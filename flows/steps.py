@@ -207,7 +207,7 @@ def _turn_on(stack: str, log: Callable[[str], None]) -> Iterator[None]:
     """Have the stack alone; a holder that died has it for up to a minute more."""
     if other := deploys_to(stack):
         log(f"Waiting for the turn on {stack}, which {other!r} has")
-    with alone(f"stack-{stack}", _LEASE_SECONDS):
+    with alone(f"stack-{stack}", _LEASE_SECONDS, lambda: bool(deploys_to(stack))):
         yield
 
 

@@ -206,6 +206,36 @@ def test_what_a_cut_off_deploy_left_never_serves_after_a_restart(
     assert len(engine.containers({"samebits.stack": f"{stack.prefix}-it"})) == 2
 
 
+def test_what_lives_through_the_end_of_all_else_serves_on_though_its_deploy_was_cut_off(
+    stack: DockerStack, registry: Registry, version: Version, engine: Engine
+) -> None:
+    one, two = version("one"), version("two")
+    stack.deploy("it", one, registry, a_turn(), print)
+    with contextlib.suppress(KilledError), dies_after_the_switch():
+        stack.deploy("it", two, registry, a_turn("its run"), print)
+    with Load(f"http://127.0.0.1:{stack.port}/") as load:
+        stack.resume("it")
+    assert load.failed == 0
+    assert "version two" in said(stack)
+    assert len(engine.containers({"samebits.stack": f"{stack.prefix}-it"})) == 2
+
+
+def test_what_is_revived_is_what_serves_nothing_and_no_deploy_is_disturbed(
+    stack: DockerStack, registry: Registry, version: Version, engine: Engine
+) -> None:
+    stack.deploy("it", version("one"), registry, a_turn(), print)
+
+    def revived(line: str) -> None:
+        if line.startswith("Healthy"):
+            stack.revive("it")
+
+    stack.deploy("it", version("two"), registry, a_turn(), revived)
+    assert "version two" in said(stack)
+    stack.halt("it")
+    stack.revive("it")
+    wait_for(lambda: "version two" in said(stack))
+
+
 def test_a_changed_setting_that_does_not_work_leaves_the_old_switch(
     stack: DockerStack, registry: Registry, version: Version, running_registry: RunningRegistry
 ) -> None:
@@ -297,15 +327,22 @@ def test_the_retry_of_a_deploy_that_died_after_the_switch_only_finishes_it(
 
 @contextlib.contextmanager
 def dies_when_draining() -> Iterator[None]:
-    def die(*_: object) -> None:
-        raise KilledError
-
-    original = StackHost.drain_and_stop
-    StackHost.drain_and_stop = die  # type: ignore[method-assign]
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StackHost, "drain_and_stop", _die)
         yield
-    finally:
-        StackHost.drain_and_stop = original  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def dies_after_the_switch() -> Iterator[None]:
+    """Between the command to the switch, and anything that follows from it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Engine, "keep", _die)
+        patch.setattr(StackHost, "give_back", _die)
+        yield
+
+
+def _die(*_: object) -> None:
+    raise KilledError
 
 
 def wait_for(ready: Callable[[], bool]) -> None:

@@ -178,6 +178,26 @@ def test_a_commit_of_a_time_that_no_calendar_has_is_found(origin: Origin) -> Non
     assert found.commit.sha == sha
 
 
+def test_a_commit_that_claims_an_encoding_that_nobody_knows_is_found(origin: Origin) -> None:
+    first = origin.push({"a": "1"})
+    work = str(origin.work)
+    tree = example.git("-C", work, "write-tree")
+    file = origin.work.parent / "raw"
+    person = b"\xff\xfe Ada <a@b> 1700000000 +0000"
+    head = f"tree {tree}\nparent {first}\n".encode()
+    raw = head + b"author " + person + b"\ncommitter " + person + b"\nencoding no-such\n\nS\xe9\n"
+    file.write_bytes(raw)
+    sha = example.git("-C", work, "hash-object", "-t", "commit", "-w", "--literally", str(file))
+    origin.push_ref(sha, "strange")
+    block = origin.block
+    found = block.revisions("hello", ["master", "strange"])
+    assert [found[branch].commit.sha for branch in ("master", "strange")] == [first, sha]
+    assert found["strange"].commit.subject == "S\ufffd"
+    commit = Commit(repository="hello", branch="strange", sha=sha)
+    assert block.find(commit).tree == tree
+    assert block.standing(commit, first).ahead
+
+
 def test_how_a_commit_stands_is_gits_word(origin: Origin) -> None:
     one = origin.push({"a": "1"}, "work")
     two = origin.push({"a": "2"}, "work")

@@ -382,6 +382,21 @@ async def until(ready: Callable[[], bool], seconds: float = 10) -> None:
             await asyncio.sleep(0.005)
 
 
+async def test_a_prune_that_failed_is_told_however_long_the_channel_was_away(house: House) -> None:
+    failed = house.prefect.add("prune", "prune", age=timedelta(days=3))
+    house.prefect.change(failed, parameters={"cache_mib": 10_240})
+    house.prefect.set(failed, StateType.FAILED, "The engine went away.")
+    house.channel.faults[""] = ChannelUnavailable("Slack does not answer.")
+    with pytest.raises(ChannelUnavailable):
+        await house.compare()
+    house.prefect.set(failed, StateType.FAILED, "The engine went away.", age=timedelta(days=3))
+    house.channel.faults.clear()
+    house.restart()
+    await house.compare()
+    (told,) = house.channel.messages
+    assert "prune · failed" in told
+
+
 async def test_of_prune_only_a_failure_is_told_and_only_once(house: House) -> None:
     for kind in (StateType.COMPLETED, StateType.RUNNING, StateType.SCHEDULED):
         house.prefect.set(house.prefect.add("prune", "prune"), kind)

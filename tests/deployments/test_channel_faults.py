@@ -139,7 +139,8 @@ class Weather:
     async def away(self) -> None:
         """Slack is away from before the first run to after the last, whatever else happens."""
         for number in range(self.chance.randint(2, 4)):
-            age = timedelta(days=self.chance.choice([0, 1, 20]))
+            # There is something to tell from the first round on.
+            age = timedelta(days=self.chance.choice([0, 1, 20]) if number else 0)
             self.stories[self.house.prefect.add(f"Commit {number}", age=age)] = []
         for ends in (list(ENDS), list(ENDS), list(LAST)):
             for run in self.chance.sample(list(self.stories), len(self.stories)):

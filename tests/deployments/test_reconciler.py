@@ -264,6 +264,21 @@ async def test_a_stack_follows_its_branch_back_and_forth_once_each_time(
     assert len(house.prefect.commits()) == 2
 
 
+async def test_an_old_answer_of_gits_moves_nothing(
+    house: House, origin: Origin, two: tuple[str, str]
+) -> None:
+    first, second = two
+    origin.push_ref(first, "master", force=True)
+    await house.reconciler.reconcile()  # the deliveries that it stores are not dispatched yet
+    await house.dispatcher.dispatch()
+    await house.reconciler.reconcile()
+    assert house.followed() == []
+    origin.push_ref(second, "master", force=True)
+    await house.round()
+    await house.round()
+    assert house.followed() == []
+
+
 async def test_a_move_between_two_looks_is_followed_too(house: House, origin: Origin) -> None:
     first = origin.push({"a": "1"})
     await house.deliver(first)

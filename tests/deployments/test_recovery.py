@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 from datetime import timedelta
@@ -172,7 +173,7 @@ def with_process(prefect: Prefect, run_id: UUID, pid: int, host: str = "") -> UU
     return run_id
 
 
-@pytest.mark.parametrize("kind", [StateType.RUNNING, StateType.CANCELLING])
+@pytest.mark.parametrize("kind", [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
 def test_a_run_whose_process_has_ended_without_a_word_ends(
     prefect: Prefect, kind: StateType
 ) -> None:
@@ -204,3 +205,40 @@ def test_a_run_that_has_a_process_or_may_have_one_goes_on(prefect: Prefect) -> N
         process.wait()
     assert [prefect.state(run_id).type for run_id in going] == [StateType.RUNNING] * 5
     assert prefect.state(reused).is_crashed()
+
+
+def test_a_run_that_was_taken_long_ago_and_has_no_process_yet_ends(prefect: Prefect) -> None:
+    taken = prefect.taken(MINE, StateType.PENDING, age=timedelta(minutes=2))
+    just_taken = prefect.taken(MINE, StateType.PENDING, age=timedelta(seconds=30))
+    dead_ones_ended(prefect)
+    assert prefect.state(taken).is_crashed()
+    assert prefect.state(just_taken).is_pending()
+
+
+@pytest.mark.parametrize(
+    ("kind", "seconds", "lives"),
+    [
+        (StateType.CANCELLING, 90, False),
+        (StateType.CANCELLING, 30, True),
+        (StateType.RUNNING, 90, True),
+    ],
+)
+def test_a_process_that_was_not_told_of_its_cancellation_is_killed_after_a_while(
+    prefect: Prefect, kind: StateType, seconds: int, lives: bool
+) -> None:
+    run_id = prefect.taken(MINE, kind, age=timedelta(seconds=seconds))
+    variables = os.environ | {"PREFECT__FLOW_RUN_ID": str(run_id)}
+    process = subprocess.Popen(["sleep", "60"], env=variables)
+    with_process(prefect, run_id, process.pid)
+    try:
+        wait_until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n", 5)
+        dead_ones_ended(prefect)
+        if lives:
+            assert process.poll() is None
+            return
+        assert process.wait(5) == -signal.SIGKILL
+        dead_ones_ended(prefect)
+        assert prefect.state(run_id).is_cancelled()
+    finally:
+        process.kill()
+        process.wait()

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import ObjectNotFound
 
 from blocks.repository import GitHubRepository
 from deployments import superseding
@@ -97,6 +98,20 @@ async def test_a_run_that_waits_gives_way_to_that_of_a_newer_push(house: House) 
     assert house.gave_way(old) == NEW
     assert house.state(new).is_scheduled()
     assert house.gave_way(new) == ""
+
+
+async def test_a_run_that_is_deleted_in_that_moment_ends_no_loop(house: House) -> None:
+    old, _ = house.push(OLD), house.push(NEW)
+    deleted = house.prefect.runs[old]
+
+    async def gone(_: UUID) -> list[State[Any]]:
+        house.prefect.runs.pop(old, None)
+        raise ObjectNotFound(Exception("404"))
+
+    house.prefect.read_flow_run_states = gone  # type: ignore[method-assign]
+    await house.superseder.look()
+    await house.superseder.look()
+    assert deleted.id not in house.prefect.runs
 
 
 async def test_a_run_that_builds_or_tests_is_cancelled_and_its_end_has_the_name(

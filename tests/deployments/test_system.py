@@ -80,6 +80,18 @@ def test_an_engine_that_was_started_here_and_dies_is_started_again_before_what_n
     assert [child.name for child in system.children] == [SERVER, WORKER]
 
 
+def test_of_parts_that_died_together_the_server_is_started_first(tmp_path: Path) -> None:
+    notes: list[str] = []
+    system = Noting(SystemSettings(home=tmp_path), lambda _: None).noting(
+        notes, RECEIVER, WORKER, SERVER
+    )
+    for part in system.children:
+        cast("Any", part).running = False
+    ended = system.ended()
+    assert ended
+    assert ended.name == SERVER
+
+
 def test_a_worker_that_dies_alone_is_started_again_without_its_runs(tmp_path: Path) -> None:
     notes: list[str] = []
     system = Noting(SystemSettings(home=tmp_path), lambda _: None).noting(notes, SERVER, WORKER)
@@ -105,6 +117,6 @@ def test_a_registry_that_has_ended_is_started_again_and_so_are_the_stacks(
         assert found
         assert found.running
         assert said[0] == f"The registry {container} has ended: it is started again."
-        assert notes == ["resume"]
+        assert notes == ["revive"]
     finally:
         engine.remove(container)

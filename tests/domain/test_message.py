@@ -155,3 +155,10 @@ def test_good_and_bad_ends_have_colours_of_their_own() -> None:
     colours = {s: message_of(report(status=s)).attachments()[0]["color"] for s in Status}
     assert colours[Status.FAILED] == colours[Status.CRASHED]
     assert len({colours[s] for s in (Status.PASSED, Status.FAILED, Status.RUNNING)}) == 3
+
+
+def test_a_message_of_a_run_that_was_tried_often_fits_into_what_slack_takes() -> None:
+    earlier = [{"attempt": n, "how": "failed", "reason": "<&>" * 80} for n in range(1, 12)]
+    steps = [{"name": n, "status": "passed", "note": "&" * 240} for n in ("build", "test")]
+    message = message_of(report(earlier=earlier, steps=steps * 3, reason="&" * 5000))
+    assert max(len(section) for section in message.sections) <= 3000

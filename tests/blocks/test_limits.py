@@ -1,0 +1,51 @@
+"""Having something alone by Prefect's limits, also where the server has lost who has it."""
+
+import pytest
+
+from blocks import limits
+from blocks.limits import alone
+
+
+class Limit:
+    """The limit at the server: taken until it is freed, by a holder who may be gone."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, used: int) -> None:
+        self.tries = self.freed = 0
+        self._used = used
+        """So often it is said to be used"""
+        self._taken = True
+        monkeypatch.setattr(limits, "ensure_limit", lambda _: None)
+        monkeypatch.setattr(limits, "free_limit", self._free)
+        monkeypatch.setattr(limits, "_entered", self._enter)
+        monkeypatch.setattr(limits, "_POLL_SECONDS", 0.001)
+
+    def is_used(self) -> bool:
+        self._used -= 1
+        if self._used == 0:
+            self._taken = False  # its holder is done
+        return self._used >= 0
+
+    def _free(self, _: str) -> None:
+        self.freed += 1
+        self._taken = False
+
+    def _enter(self, *_: object) -> bool:
+        self.tries += 1
+        return not self._taken
+
+
+@pytest.mark.timeout(20)
+def test_a_slot_that_nobody_has_is_taken_back_after_several_leases(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limit = Limit(monkeypatch, used=0)
+    with alone("stack-it", 0.01, limit.is_used):
+        assert limit.freed == 1
+        assert limit.tries > limits._MOST_UNUSED
+
+
+@pytest.mark.timeout(20)
+def test_a_slot_that_is_used_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = Limit(monkeypatch, used=5)
+    with alone("stack-it", 0.01, limit.is_used):
+        assert limit.freed == 0
