@@ -53,6 +53,8 @@ class Announcer:
     ) -> None:
         self._inbox, self._created = inbox, created
         self._channel, self._repositories, self._api = channel, repositories, api
+        self._kinds: dict[UUID, str] = {}
+        """The name of each flow"""
         self._settled: dict[UUID, UUID | None] = {}
         self._refused: dict[UUID, float] = {}
 
@@ -85,16 +87,13 @@ class Announcer:
         told by a later call.
         """
         async with self._api() as client:
-            kinds = {flow.id: flow.name for flow in await client.read_flows()}
-            prunes = {flow_id for flow_id, kind in kinds.items() if kind == PRUNE}
-            runs = await self._read(client, ids, prunes, everything=everything)
+            runs = await self._read(client, ids, everything=everything)
             channel = await self._channel(client)
             for run in runs:
-                report = await self._report(client, run, kinds.get(run.flow_id, PIPELINE))
-                await self._tell_run(channel, run, report)
+                await self._tell_run(channel, run, await self._report(client, run))
 
     async def _read(
-        self, client: PrefectClient, ids: set[UUID], prunes: set[UUID], *, everything: bool
+        self, client: PrefectClient, ids: set[UUID], *, everything: bool
     ) -> list[FlowRun]:
         """The runs that may have news, in the order in which they were created.
 
@@ -108,30 +107,33 @@ class Announcer:
             since = datetime.now(UTC) - _LOOK_BACK
             found += await read_recent_runs(client, since)
             found += await read_failed_prunes(client, since)
-        runs = {
-            run.id: run
-            for run in found
-            if not self._is_settled(run) and (run.flow_id not in prunes or self._counts(run))
-        }
+        if any(run.flow_id not in self._kinds for run in found):
+            self._kinds = {flow.id: flow.name for flow in await client.read_flows()}
+        runs = {run.id: run for run in found if not self._is_settled(run) and self._counts(run)}
         for run_id in runs:
             if not self._inbox.told(str(run_id)):
                 self._inbox.keep_told(Told(str(run_id)))
         return sorted(runs.values(), key=lambda run: str(run.created))
 
-    def _counts(self, prune: FlowRun) -> bool:
-        """Whether a run of `prune` is told of: it failed, now or in an earlier try."""
-        failed = prune.state is not None and (prune.state.is_failed() or prune.state.is_crashed())
-        return failed or self._inbox.told(str(prune.id)) is not None
+    def _kind(self, run: FlowRun) -> str:
+        return self._kinds.get(run.flow_id, PIPELINE)
+
+    def _counts(self, run: FlowRun) -> bool:
+        """Whether a run is told of; one of `prune` if it failed, now or in an earlier try."""
+        if self._kind(run) != PRUNE:
+            return True
+        failed = run.state is not None and (run.state.is_failed() or run.state.is_crashed())
+        return failed or self._inbox.told(str(run.id)) is not None
 
     def _is_settled(self, run: FlowRun) -> bool:
         if asyncio.get_running_loop().time() < self._refused.get(run.id, 0.0):
             return True
         return run.id in self._settled and self._settled[run.id] == run.state_id
 
-    async def _report(self, client: PrefectClient, run: FlowRun, kind: str) -> RunReport:
+    async def _report(self, client: PrefectClient, run: FlowRun) -> RunReport:
         steps = await read_steps(client, run.id) if run.run_count else []
         states = await read_states(client, run.id) if run.run_count else []
-        report = report_of(run, kind, steps, "", states)
+        report = report_of(run, self._kind(run), steps, "", states)
         repository = (await self._repositories()).get(report.commit.repository)
         if not repository or not report.commit.sha:
             return report
