@@ -53,7 +53,7 @@ class Watch:
 
     def __init__(self, settings: SystemSettings, client: PrefectClient) -> None:
         self._settings, self._client = settings, client
-        self._since = datetime.now(UTC) - timedelta(minutes=1)
+        self._since = datetime.now(UTC) - timedelta(hours=1)
         self._registry = registry_of(example.NAME)
 
     async def finished(
