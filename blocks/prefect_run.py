@@ -40,15 +40,15 @@ def begin_to_deploy() -> None:
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(UUID(run_id()))
         attempt = attempt_of(run)
-        if has_begun_to_deploy(run.tags, attempt):
-            return  # an earlier try of this step has written it, and may have changed the stack
-        client.update_flow_run(run.id, tags=begins_to_deploy(run.tags, attempt))
-        now = client.read_flow_run(run.id)
-    if by := superseded_by(now.labels, attempt):
-        raise Superseded(way_given(by), by=by)
-    if not now.state or not now.state.is_running():
+        # An earlier try of this step may have written it, and may have changed the stack.
+        if not has_begun_to_deploy(run.tags, attempt):
+            client.update_flow_run(run.id, tags=begins_to_deploy(run.tags, attempt))
+            run = client.read_flow_run(run.id)
+            if by := superseded_by(run.labels, attempt):
+                raise Superseded(way_given(by), by=by)
+    if not run.state or not run.state.is_running():
         raise RunEnded(
-            f"The run is {now.state_name} meanwhile: nothing is deployed.",
+            f"The run is {run.state_name} meanwhile: nothing is deployed.",
             why="It was cancelled, or its state was changed, and its process was not told.",
             hint="Retry the run if it is wanted after all.",
         )

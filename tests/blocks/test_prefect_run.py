@@ -56,6 +56,14 @@ def test_a_run_that_others_have_ended_deploys_nothing(server: Server, kind: Stat
         begin_to_deploy()
 
 
+def test_a_second_try_of_the_step_asks_again_whether_the_run_goes_on(server: Server) -> None:
+    begin_to_deploy()
+    begin_to_deploy()
+    server.change(state=State(type=StateType.CANCELLING))
+    with pytest.raises(RunEnded):
+        begin_to_deploy()
+
+
 def test_a_run_that_is_to_give_way_says_to_which_commit(server: Server) -> None:
     server.change(labels=gives_way(1, "2" * 40), state=State(type=StateType.CANCELLING))
     with pytest.raises(Superseded, match="22222222"):
