@@ -25,8 +25,7 @@ YIELDING = ["nice", "-n", "10", *PYTEST]
 KILLING = [f"tests/e2e/test_{name}.py" for name in ("run_faults", "own_network", "up", "aws")]
 BESIDE = (
     [*PYTEST, *KILLING],
-    [*YIELDING, "tests/aws"],
-    [*YIELDING, "tests/blocks", "tests/deployments"],
+    [*YIELDING, "tests/aws", "tests/blocks", "tests/deployments"],
 )
 ELSEWHERE = [*KILLING, own_network.TESTS]
 FIRST = [*PYTEST, "tests/e2e", *(f"--ignore={tests}" for tests in ELSEWHERE)]

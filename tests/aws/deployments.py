@@ -149,6 +149,7 @@ class ManagedService(ServiceTasks):
         primary = self._rollouts[0]
         if primary.state != "FAILED":
             self._scale(primary)
+            self._turn(deployment)  # before others lose their requests, below
             self._finish(primary, deployment)
         self._turn(deployment)
         self._rollouts[1:] = [

@@ -71,6 +71,7 @@ def publishing(engine: Engine) -> Iterator[Publishing]:
 
 def _remove(images: list[str]) -> None:
     with DockerHost().get_client() as client:
-        there = {image.id for image in client.images.list()}
+        # Not images.list(), which also inspects those that somebody else removes meanwhile.
+        there = set(client.api.images(quiet=True))
         for image in there.intersection(images):
             client.images.remove(image, force=True)
