@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from prefect.events.clients import NullEventsClient
-from prefect.events.worker import EventsWorker
 
 from blocks.engine import DockerHost, Engine, Service
 from blocks.registry import Registry
@@ -50,14 +48,6 @@ def unique() -> str:
 def name() -> str:
     """Begins the name of everything that this test session makes on the engine."""
     return f"samebits-test-{uuid.uuid4().hex[:8]}"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def silent() -> None:
-    """Tests tell Prefect of no event: its client would start a server of its own where it knows
-    none, and tell each later one the last one's.
-    """
-    EventsWorker.set_client_override(NullEventsClient)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from prefect.events.clients import NullEventsClient
+from prefect.events.worker import EventsWorker
 
 from blocks.docker_stack import DockerStack
 from blocks.engine import DockerHost
@@ -15,6 +17,12 @@ from deployments.demo_watch import Watch
 from deployments.settings import SystemSettings
 from deployments.system import System
 from tests.conftest import free_port, remove_system
+
+
+@pytest.fixture(scope="session", autouse=True)
+def silent() -> None:
+    """These tests tell Prefect of no event: its client would tell each server the last one's."""
+    EventsWorker.set_client_override(NullEventsClient)
 
 
 @pytest.fixture(scope="session")
