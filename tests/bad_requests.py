@@ -9,7 +9,7 @@ from typing import Any
 from domain.github import MAX_BODY_BYTES, signature
 from tests.arrivals import SECRET, push_body, sha_of, signed
 
-_BRANCHES = ("", " ", "-x", "a..b", "a.lock", "\u202e", "x" * 300, "a\x00b", "*", "@{", "é")
+_BRANCHES = ("", " ", "-x", "a..b", "a.lock", "a b", "x" * 300, "a\x00b", "*", "@{", "é")
 
 
 @dataclass(frozen=True)
