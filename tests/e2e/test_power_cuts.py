@@ -1,7 +1,9 @@
-"""Everything dies at once, as in a power cut, and is started again: nobody needs to lend a hand."""
+"""Everything dies at once, as in a power cut, or Prefect's server alone: no hand is needed."""
 
 import asyncio
+import os
 import random
+import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +19,7 @@ from tests.e2e.conftest import Clone, free_settings
 from tests.e2e.holding import held, slow
 from tests.e2e.up import Up, up
 from tests.fault_plugin import fault
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
@@ -60,6 +63,45 @@ async def test_a_run_that_a_power_cut_ends_goes_on_by_itself_and_deploys_once(
         assert (only.id, seen.state, restarts(only.labels)) == (run.id, "COMPLETED", 1), seen
         await watch.told(run.id, "passed", "attempt 2")
         assert await watch.serving("stage") == watch.published(sha)
-    stack = {"samebits.stack": f"{whole.settings.name}-stage", "samebits.role": "version"}
-    assert [c.labels["samebits.commit"] for c in engine.containers(stack)] == [sha]
+    assert deployed(whole, engine) == [sha]
     assert not engine.containers({"samebits.run": str(run.id), "samebits.role": "test"})
+
+
+@pytest.mark.parametrize("step", STEPS)
+@fault("Prefect's server SIGKILLed in each of the four steps", trials=5, quick=0)
+async def test_a_run_goes_on_though_prefects_server_dies_and_is_started_again(
+    whole: Up,
+    docker_host: DockerHost,
+    engine: Engine,
+    chance: random.Random,
+    tmp_path: Path,
+    step: str,
+) -> None:
+    whole.start()
+    registry = f"{whole.settings.name}-registry"
+    clone = Clone(whole.settings, tmp_path)
+    sha = slow(clone, step, f"No server in {step}")
+    clone.push(sha, "master")
+    async with whole.api() as client:
+        watch = Watch(whole.settings, client)
+        async with held(watch, sha, "master", step, docker_host, registry) as run:
+            await asyncio.sleep(chance.uniform(0, 3))
+            (server,) = whole.processes("prefect\0server")
+            os.kill(server, signal.SIGKILL)
+    await asyncio.to_thread(
+        wait_until, lambda: server not in whole.processes("prefect\0server"), 30, "it is dead"
+    )
+    await asyncio.to_thread(wait_until, whole.answers, 60, "it is started again")
+    async with whole.api() as client:
+        watch = Watch(whole.settings, client)
+        seen = await watch.finished(sha, "master", 1, print, seconds=400)
+        assert seen.state == "COMPLETED", seen
+        await watch.told(run.id, "passed", f"No server in {step}")
+        assert await watch.serving("stage") == watch.published(sha)
+    assert deployed(whole, engine) == [sha]
+
+
+def deployed(whole: Up, engine: Engine) -> list[str]:
+    """The commits whose versions run on the stack `stage`."""
+    stack = {"samebits.stack": f"{whole.settings.name}-stage", "samebits.role": "version"}
+    return [container.labels["samebits.commit"] for container in engine.containers(stack)]

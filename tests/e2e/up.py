@@ -17,6 +17,7 @@ from blocks.engine import DockerHost
 from blocks.prefect_api import prefect_api
 from deployments import example
 from deployments.environment import client_settings
+from deployments.processes import answers
 from deployments.settings import SystemSettings
 from tests.conftest import remove_system
 from tests.waiting import wait_until
@@ -101,6 +102,10 @@ class Up:
         if self._process:
             self._process.wait(10)
             self._process = None
+
+    def answers(self) -> bool:
+        """Whether its Prefect server does."""
+        return answers(f"{self.settings.api_url}/ready")
 
     def processes(self, words: str = "") -> list[int]:
         """The processes of this system whose command holds these words."""
