@@ -44,6 +44,7 @@ def alone(name: str, lease_seconds: float, is_used: Callable[[], bool]) -> Itera
                 if unused == _MOST_UNUSED:
                     log.warning("%s is taken, and nobody has it: it is freed", name)
                     free_limit(name)
+                    unused = 0
         yield
 
 

@@ -97,17 +97,18 @@ class StackHost:
     def current(self) -> Container | None:
         """The version that serves, if any: by the word of the switch, else the last that did."""
         versions = [c for c in self.containers("version") if c.running]
-        if len(versions) > 1:
-            slots = Switch(self.engine, f"{self.prefix}-switch").slots()
-            serving = [v for v in versions if slots[v.labels[SLOT]].serves]
-            if len(serving) == 1:
-                return serving[0]
-        return _last_served(versions)
+        sent_to = self._sent_to(versions) if len(versions) > 1 else None
+        return sent_to or _last_served(versions)
+
+    def _sent_to(self, versions: list[Container]) -> Container | None:
+        """Which of these the switch sends to; None for none, or several."""
+        slots = Switch(self.engine, f"{self.prefix}-switch").slots()
+        serving = [v for v in versions if v.running and slots[v.labels[SLOT]].serves]
+        return serving[0] if len(serving) == 1 else None
 
     def last_served(self) -> Container | None:
         """The newest version that has served, running or not."""
-        served = [version for version in self.containers("version") if version.kept]
-        return served[-1] if served else None
+        return _newest_served(self.containers("version"))
 
     def goes_on(self) -> bool:
         """Whether both a version that has served and the switch run."""
@@ -120,15 +121,17 @@ class StackHost:
     def resume(self) -> None:
         """Start the switch and the version that served last; what a cut-off deploy left goes."""
         versions = self.containers("version")
-        alive = all(switch.running for switch in self.containers("switch"))
+        alive = [switch for switch in self.containers("switch") if switch.running]
         # The word of a switch that lives counts: a deploy may have been cut off right after it.
-        last = (self.current() if alive else None) or _last_served(versions)
+        serving = self._sent_to(versions) if alive else None
+        last = serving or _last_served(versions)
         for version in versions:
             if last is None or version.id != last.id:
                 self.engine.remove(version.id)
         if last:
             self.engine.start(last.id)
-            self.engine.keep(last.id)
+        if serving:
+            self.engine.keep(serving.id)
         for container in self.containers("switch"):
             self.engine.start(container.name)
             if last:
@@ -314,5 +317,8 @@ def _turn_of(version: Container) -> int:
 
 def _last_served(versions: list[Container]) -> Container | None:
     """The newest version that has served; without one, the oldest."""
-    served = [version for version in versions if version.kept]
-    return served[-1] if served else next(iter(versions), None)
+    return _newest_served(versions) or next(iter(versions), None)
+
+
+def _newest_served(versions: list[Container]) -> Container | None:
+    return next((version for version in reversed(versions) if version.kept), None)

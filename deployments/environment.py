@@ -17,8 +17,12 @@ from deployments.settings import SystemSettings
 def child_environment(settings: SystemSettings) -> dict[str, str]:
     """The environment of each part: this one, this system's settings, and Prefect's."""
     auth = {"PREFECT_API_AUTH_STRING": api_password(settings)}
-    own = {f"SAMEBITS_{k.upper()}": str(v) for k, v in settings.model_dump().items()}
-    return dict(os.environ) | auth | own | prefect_environment(settings)
+    return dict(os.environ) | auth | own_environment(settings) | prefect_environment(settings)
+
+
+def own_environment(settings: SystemSettings) -> dict[str, str]:
+    """These settings as the environment variables that they are read from."""
+    return {f"SAMEBITS_{k.upper()}": str(v) for k, v in settings.model_dump().items()}
 
 
 def api_password(settings: SystemSettings) -> str:

@@ -94,8 +94,8 @@ def _pid(run: FlowRun) -> int | None:
 
 
 def _kill(run: FlowRun) -> None:
-    pid = _pid(run)
-    if pid is not None and is_run(pid, str(run.id)):
+    """Kill the process that a run has, if it is one of this host."""
+    if (pid := _pid(run)) is not None:
         log.warning("run %s (%s) is cancelled and goes on: it is killed", run.name, run.id)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -189,12 +189,10 @@ class Superseder:
         """See to the end of what gives way."""
         runs = {run.id: run for run in await read_runs_by_id(client, list(self._giving_way))}
         for run_id, head in list(self._giving_way.items()):
-            try:
+            with contextlib.suppress(ObjectNotFound):  # as where it is not among them
                 if run_id in runs:
                     await self._end_run(client, runs[run_id], head)
                     continue
-            except ObjectNotFound:
-                pass
             self._giving_way.pop(run_id, None)
 
     async def _end_run(self, client: PrefectClient, run: FlowRun, head: str) -> None:

@@ -26,28 +26,34 @@ _NOTHING_CHOSEN = 5
 
 def main(tests: list[str]) -> int:
     """Run them; returns 0 only if every trial held."""
+    lanes = [] if tests else _lanes()
     if not tests:
         TABLE.unlink(missing_ok=True)
         TRIALS.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder, running_engine(Path(folder, "dockerd.log")):
         with Engine(DockerHost()) as connection:
             host_images.ensure_images(connection)
-        if tests:
-            codes = [subprocess.run([*PYTEST, *tests], check=False).returncode]
-        else:
-            codes = [subprocess.run(FIRST, check=False).returncode, *_lanes(Path(folder))]
+        first = [*PYTEST, *tests] if tests else FIRST
+        codes = [subprocess.run(first, check=False).returncode, *_run(lanes, Path(folder))]
     trials = kept().values()
     print(f"\n{table(rows(trials))}\n\n{TABLE} holds all of it.")
     failed = [code for code in codes if code not in (0, _NOTHING_CHOSEN)]
     return int(bool(failed) or not trials or any(trial.reason for trial in trials))
 
 
-def _lanes(folder: Path) -> list[int]:
-    """Whole systems, which mostly wait, in two lanes; what each kills is its own."""
-    lanes = (
+def _lanes() -> list[list[list[str]]]:
+    """Whole systems, which mostly wait, in two lanes; what each kills is its own.
+
+    Raises MissingTool: before an hour has passed, not after it.
+    """
+    return [
         [[*PYTEST, "tests/e2e/test_run_faults.py"]],
         [[*PYTEST, "tests/e2e/test_power_cuts.py"], own_network.command(FULL)],
-    )
+    ]
+
+
+def _run(lanes: list[list[list[str]]], folder: Path) -> list[int]:
+    """The exit codes of all that runs in the lanes."""
 
     def run(lane: list[list[str]]) -> list[int]:
         return [Lane(part, folder / f"{id(part)}.log").wait() for part in lane]

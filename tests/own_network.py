@@ -30,4 +30,7 @@ def command(arguments: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(subprocess.run(command(sys.argv[1:]), check=False).returncode)
+    try:
+        sys.exit(subprocess.run(command(sys.argv[1:]), check=False).returncode)
+    except MissingTool as error:
+        sys.exit(str(error))

@@ -220,6 +220,17 @@ def test_what_lives_through_the_end_of_all_else_serves_on_though_its_deploy_was_
     assert len(engine.containers({"samebits.stack": f"{stack.prefix}-it"})) == 2
 
 
+def test_a_version_that_never_served_is_not_taken_for_one_that_did_by_a_restart(
+    stack: DockerStack, registry: Registry, version: Version, engine: Engine
+) -> None:
+    left_behind(stack, version("one"), registry, engine)
+    stack.resume("it")
+    labels = {"samebits.stack": f"{stack.prefix}-it", "samebits.role": "version"}
+    assert [container.kept for container in engine.containers(labels)] == [False]
+    two = version("two")
+    assert stack.deploy("it", two, registry, a_turn(), print).sha == two.commit.sha
+
+
 def test_what_is_revived_is_what_serves_nothing_and_no_deploy_is_disturbed(
     stack: DockerStack, registry: Registry, version: Version, engine: Engine
 ) -> None:

@@ -9,8 +9,10 @@ from blocks.limits import alone
 class Limit:
     """The limit at the server: taken until it is freed, by a holder who may be gone."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, used: int) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, used: int, lost: int = 1) -> None:
         self.tries = self.freed = 0
+        self._lost = lost
+        """So often somebody takes it and is lost"""
         self._used = used
         """So often it is said to be used"""
         self._taken = True
@@ -27,7 +29,7 @@ class Limit:
 
     def _free(self, _: str) -> None:
         self.freed += 1
-        self._taken = False
+        self._taken = self.freed < self._lost
 
     def _enter(self, *_: object) -> bool:
         self.tries += 1
@@ -42,6 +44,13 @@ def test_a_slot_that_nobody_has_is_taken_back_after_several_leases(
     with alone("stack-it", 0.01, limit.is_used):
         assert limit.freed == 1
         assert limit.tries > limits._MOST_UNUSED
+
+
+@pytest.mark.timeout(20)
+def test_a_slot_that_is_lost_once_more_is_taken_back_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = Limit(monkeypatch, used=0, lost=2)
+    with alone("stack-it", 0.01, limit.is_used):
+        assert limit.freed == 2
 
 
 @pytest.mark.timeout(20)

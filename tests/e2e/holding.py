@@ -1,6 +1,7 @@
 """Runs that stay in a step for a while, so that something can happen to them there."""
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -50,6 +51,19 @@ async def held(
         finally:
             with suppress(Exception):  # an engine that was killed has let it go
                 container.unpause()
+
+
+@asynccontextmanager
+async def caught(
+    clone: Clone, watch: Watch, step: str, subject: str, host: DockerHost, chance: random.Random
+) -> AsyncIterator[tuple[str, FlowRun]]:
+    """A new commit of master (its SHA) and its run, at any moment of this step."""
+    sha = slow(clone, step, subject)
+    clone.push(sha, "master")
+    registry = f"{clone.settings.name}-registry"
+    async with held(watch, sha, "master", step, host, registry) as run:
+        await asyncio.sleep(chance.uniform(0, 3))
+        yield sha, run
 
 
 async def run_of(watch: Watch, sha: str, branch: str, seconds: float = 240) -> FlowRun:

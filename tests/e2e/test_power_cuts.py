@@ -16,7 +16,7 @@ from deployments.demo_watch import Watch
 from domain.marks import restarts
 from domain.message import STEPS
 from tests.e2e.conftest import Clone, free_settings
-from tests.e2e.holding import held, slow
+from tests.e2e.holding import caught
 from tests.e2e.up import Up, up
 from tests.fault_plugin import fault
 from tests.waiting import wait_until
@@ -45,14 +45,10 @@ async def test_a_run_that_a_power_cut_ends_goes_on_by_itself_and_deploys_once(
     step: str,
 ) -> None:
     whole.start()
-    registry = f"{whole.settings.name}-registry"
-    clone = Clone(whole.settings, tmp_path)
-    sha = slow(clone, step, f"Cut off in {step}")
-    clone.push(sha, "master")
+    clone, subject = Clone(whole.settings, tmp_path), f"Cut off in {step}"
     async with whole.api() as client:
         watch = Watch(whole.settings, client)
-        async with held(watch, sha, "master", step, docker_host, registry) as run:
-            await asyncio.sleep(chance.uniform(0, 3))  # at any moment of the step
+        async with caught(clone, watch, step, subject, docker_host, chance) as (sha, run):
             whole.cut_the_power()
     whole.start()
     async with whole.api() as client:
@@ -78,14 +74,10 @@ async def test_a_run_goes_on_though_prefects_server_dies_and_is_started_again(
     step: str,
 ) -> None:
     whole.start()
-    registry = f"{whole.settings.name}-registry"
-    clone = Clone(whole.settings, tmp_path)
-    sha = slow(clone, step, f"No server in {step}")
-    clone.push(sha, "master")
+    clone, subject = Clone(whole.settings, tmp_path), f"No server in {step}"
     async with whole.api() as client:
         watch = Watch(whole.settings, client)
-        async with held(watch, sha, "master", step, docker_host, registry) as run:
-            await asyncio.sleep(chance.uniform(0, 3))
+        async with caught(clone, watch, step, subject, docker_host, chance) as (sha, run):
             (server,) = whole.processes("prefect\0server")
             os.kill(server, signal.SIGKILL)
     await asyncio.to_thread(
@@ -96,7 +88,7 @@ async def test_a_run_goes_on_though_prefects_server_dies_and_is_started_again(
         watch = Watch(whole.settings, client)
         seen = await watch.finished(sha, "master", 1, print, seconds=400)
         assert seen.state == "COMPLETED", seen
-        await watch.told(run.id, "passed", f"No server in {step}")
+        await watch.told(run.id, "passed", subject)
         assert await watch.serving("stage") == watch.published(sha)
     assert deployed(whole, engine) == [sha]
 

@@ -20,7 +20,7 @@ from deployments.system import System
 from domain.message import STEPS
 from tests.conftest import unique
 from tests.e2e.conftest import Clone
-from tests.e2e.holding import held, in_step, process_of, slow
+from tests.e2e.holding import caught, in_step, process_of, slow
 from tests.fault_plugin import fault
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
@@ -55,17 +55,14 @@ async def test_a_run_whose_process_is_killed_crashes_is_told_and_its_retry_passe
     chance: random.Random,
     step: str,
 ) -> None:
-    sha = slow(clone, step, f"Killed in {step}")
-    clone.push(sha, "master")
-    registry = f"{system.settings.name}-registry"
-    async with held(watch, sha, "master", step, docker_host, registry) as run:
-        await asyncio.sleep(chance.uniform(0, 3))  # at any moment of the step
+    subject = f"Killed in {step}"
+    async with caught(clone, watch, step, subject, docker_host, chance) as (sha, run):
         os.kill(process_of(run), signal.SIGKILL)
         killed = time.monotonic()
         seen = await ended(watch, sha, "master")
     assert seen.state == "CRASHED", seen
     assert time.monotonic() - killed < 120
-    await watch.told(run.id, "crashed", f"Killed in {step}")
+    await watch.told(run.id, "crashed", subject)
     await eventually(lambda: not containers_of(engine, run), "its container is removed")
     await watch.retry(run.id)
     again = await ended(watch, sha, "master", attempt=2)

@@ -16,7 +16,7 @@ from blocks.docker_stack import DockerStack
 from blocks.engine import DockerHost
 from blocks.prefect_api import prefect_api
 from deployments import example
-from deployments.environment import client_settings
+from deployments.environment import client_settings, own_environment
 from deployments.processes import answers
 from deployments.settings import SystemSettings
 from tests.conftest import remove_system
@@ -37,8 +37,7 @@ class Up:
     @property
     def variables(self) -> dict[str, str]:
         """The environment that it is started in."""
-        own = {f"SAMEBITS_{k.upper()}": str(v) for k, v in self.settings.model_dump().items()}
-        return os.environ | own
+        return os.environ | own_environment(self.settings)
 
     @property
     def said(self) -> str:
