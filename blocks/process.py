@@ -6,6 +6,8 @@ import signal
 import sys
 from pathlib import Path
 
+from setproctitle import setproctitle
+
 WORKER_PID = "SAMEBITS_WORKER_PID"
 """The variable by which a worker tells the processes of its runs who it is"""
 
@@ -38,9 +40,21 @@ def is_run(pid: int, run_id: str) -> bool:
         return True
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes()
+        title = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
-    return f"{_RUN_ID}={run_id}".encode() in environment.split(b"\0")
+    # One that was started for its run has it in its environment; one that was forked, in its title.
+    started = f"{_RUN_ID}={run_id}".encode() in environment.split(b"\0")
+    return started or title.strip(b"\0") == _title(run_id).encode()
+
+
+def call_itself(run_id: str) -> None:
+    """Have `ps` call this process, which was forked, by its run."""
+    setproctitle(_title(run_id))
+
+
+def _title(run_id: str) -> str:
+    return f"samebits run {run_id}"
 
 
 def _ancestors() -> list[int]:

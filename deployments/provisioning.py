@@ -11,8 +11,8 @@ import yaml
 from prefect.blocks.core import Block
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
-from prefect.exceptions import ObjectAlreadyExists
-from prefect.workers.process import ProcessWorker
+from prefect.client.schemas.objects import WorkPool
+from prefect.exceptions import ObjectNotFound
 from pydantic import SecretStr, ValidationError
 
 from blocks.all import DockerHost, DockerStack, GitHubRepository, Registry, SlackChannel
@@ -28,6 +28,7 @@ from deployments.environment import child_environment
 from deployments.processes import answers
 from deployments.service import CHANNEL
 from deployments.settings import SystemSettings
+from deployments.warm.worker import WarmWorker
 from domain.commit import Commit
 from domain.errors import BadInput, ServerUnavailable, StartFailed, explained
 from domain.names import one_line
@@ -41,7 +42,7 @@ PROJECT = Path(__file__).parent.parent
 async def provision(settings: SystemSettings) -> None:
     """Make what is missing; what a person has changed in the UI stays."""
     async with prefect_api() as client:
-        await _work_pool(client, settings.runs_at_once)
+        await _work_pool(client)
         for name, block in default_blocks(settings):
             await _keep_or_save(client, name, block)
     await apply_deployments(settings)
@@ -136,28 +137,36 @@ def _target(name: str, parameters: dict[str, Any]) -> Target:
         ) from None
 
 
-async def _work_pool(client: PrefectClient, runs_at_once: int) -> None:
-    template = ProcessWorker.get_default_base_job_template()
+async def _work_pool(client: PrefectClient) -> None:
+    template = WarmWorker.get_default_base_job_template()
     # Whoever may start a run must not choose the command or the folder that runs on the host.
     template["variables"]["properties"] = {}
     template["variables"]["additionalProperties"] = False
     template["job_configuration"] = {"stream_output": True}
-    # The limit is the pool's, not the worker's: Prefect 3.8's worker dies of its own limit when a
-    # run is retried before its last process has ended ("this borrower is already holding one of
-    # this CapacityLimiter's tokens").
     try:
+        there = await client.read_work_pool(POOL)
+    except ObjectNotFound:
+        there = None
+    if there and there.type != WarmWorker.type:
+        await _remove(client, there)
+        there = None
+    if there:
+        await client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=template))
+    else:
         await client.create_work_pool(
-            WorkPoolCreate(
-                name=POOL,
-                type=ProcessWorker.type,
-                base_job_template=template,
-                concurrency_limit=runs_at_once,
-            )
+            WorkPoolCreate(name=POOL, type=WarmWorker.type, base_job_template=template)
         )
-    except ObjectAlreadyExists:
-        await client.update_work_pool(
-            POOL, WorkPoolUpdate(base_job_template=template, concurrency_limit=runs_at_once)
+
+
+async def _remove(client: PrefectClient, pool: WorkPool) -> None:
+    """Remove a pool of another type, which Prefect cannot change; no waiting run may go with it."""
+    if waiting := await client.get_scheduled_flow_runs_for_work_pool(POOL):
+        raise StartFailed(
+            f"The work pool {POOL} is of the type {pool.type}, and {len(waiting)} runs wait in it.",
+            why=f"Runs are started by the type {WarmWorker.type} now, and a pool keeps its type.",
+            hint="Let the version that made it finish them, or cancel them, then start this one.",
         )
+    await client.delete_work_pool(POOL)
 
 
 async def _keep_or_save(client: PrefectClient, name: str, block: Block) -> None:

@@ -3,27 +3,19 @@
 import asyncio
 import contextlib
 import logging
-import os
 import re
-import shlex
 import signal
-import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from typing import TypeVar
+from collections.abc import Coroutine, Iterator
 
-import httpx
 from filelock import FileLock, Timeout
-from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL
-from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
 from blocks.prefect_api import POOL, prefect_api
-from blocks.process import WORKER_PID
 from deployments.console import show_log
 from deployments.containers import DeadContainers
 from deployments.recovery import DIED, STOPPED, end_dead, end_runs, recover
 from deployments.settings import SystemSettings
+from deployments.warm.worker import WarmWorker
 from domain.errors import BadInput, SamebitsError, ServerUnavailable, StartFailed
 from domain.names import one_line
 
@@ -31,56 +23,8 @@ _NAME = re.compile(r"[\w.-]{1,100}")
 _HEARTBEAT_SECONDS = 10
 _MOST_WAIT_SECONDS = 30.0
 _END_SECONDS = 8.0
-_AWAY_SECONDS = 2.0
 _LOOK_SECONDS = 20.0
 log = logging.getLogger("samebits.worker")
-Answer = TypeVar("Answer")
-Report = Callable[..., Coroutine[None, None, None]]
-_SECOND_REPORT = "Flow run infrastructure exited with non-zero status code"
-
-
-class _Run(ProcessJobConfiguration):
-    """How a run's process is started.
-
-    Where no command is given, Prefect's worker starts a process that looks for the flow's code and
-    then becomes the engine, and another one for hooks: it loads Prefect twice for each run.
-    """
-
-    command: str | None = shlex.join([sys.executable, "-m", "prefect.engine"])
-
-
-class Patience:
-    """Waits for an API that is away, while the runs go on.
-
-    Prefect's worker alone gives up after about 20 s, and ends its runs with it.
-    """
-
-    def __init__(self) -> None:
-        self._away = False
-
-    def for_(
-        self, call: Callable[[], Awaitable[Answer]], otherwise: Answer
-    ) -> Callable[[], Coroutine[None, None, Answer]]:
-        """The same call, which answers `otherwise` where the API is away, after a while."""
-
-        async def patient() -> Answer:
-            try:
-                answer = await call()
-            except (httpx.TransportError, httpx.HTTPStatusError) as error:
-                if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
-                    raise
-                self._say(away=True, why=one_line(f"{type(error).__name__}: {error}", 200))
-                await asyncio.sleep(_AWAY_SECONDS)
-                return otherwise
-            self._say(away=False, why="")
-            return answer
-
-        return patient
-
-    def _say(self, *, away: bool, why: str) -> None:
-        if away != self._away:
-            self._away = away
-            log.warning("Prefect's API is away: %s" if away else "Prefect's API is back%s", why)
 
 
 def worker_name(settings: SystemSettings) -> str:
@@ -106,7 +50,6 @@ def work(settings: SystemSettings, name: str = "", *, restart: bool = True) -> N
             f"{name!r} is no name of a worker.", hint="Letters, digits, dots, dashes and _ are."
         )
     show_log()
-    os.environ[WORKER_PID] = str(os.getpid())
     with _only_one(settings, name):
         asyncio.run(_until_asked(_work(settings, name, restart=restart)))
 
@@ -138,18 +81,14 @@ async def _until_asked(working: Coroutine[None, None, None]) -> None:
 async def _work(settings: SystemSettings, name: str, *, restart: bool) -> None:
     containers = DeadContainers(settings.name)
     await _put_in_order(containers, name, settings.restarts if restart else None)
-    worker = ProcessWorker(
+    worker = WarmWorker(
         POOL,
         name=name,
+        limit=settings.runs_at_once,
         heartbeat_interval_seconds=_HEARTBEAT_SECONDS,
-        # Prefect's own would let whoever starts a run choose the command that runs here.
+        # Prefect's own would let whoever starts a run choose the folder that it runs in.
         create_pool_if_not_found=False,
     )
-    worker.job_configuration, patience = _Run, Patience()
-    take, sync = worker.get_and_submit_flow_runs, worker.sync_with_backend
-    worker.get_and_submit_flow_runs = patience.for_(take, [])  # type: ignore[method-assign]
-    worker.sync_with_backend = patience.for_(sync, None)  # type: ignore[method-assign]
-    worker._propose_crashed_state = _reported_once(worker._propose_crashed_state)  # type: ignore[method-assign]  # noqa: SLF001
     looking = [asyncio.create_task(containers.run()), asyncio.create_task(_end_dead(name))]
     try:
         await worker.start(printer=log.info)
@@ -165,19 +104,6 @@ async def _work(settings: SystemSettings, name: str, *, restart: bool) -> None:
     finally:
         for task in looking:
             task.cancel()
-
-
-def _reported_once(report: Report) -> Report:
-    """Prefect's runner reports a process that died; its worker does so again, up to 1 s later.
-
-    The second report would end a retry that was quick.
-    """
-
-    async def once(run: FlowRun, message: str, client: PrefectClient | None = None) -> None:
-        if not message.startswith(_SECOND_REPORT):
-            await report(run, message, client)
-
-    return once
 
 
 async def _end_dead(name: str) -> None:

@@ -68,11 +68,18 @@ def run_tags(commit: Commit, stack: str | None) -> list[str]:
     return tags_of({"commit": commit.model_dump(), "stack": stack})
 
 
+def repository_of(parameters: Mapping[str, Any]) -> str:
+    """The repository of a run with these parameters; empty for one of `prune`."""
+    commit = parameters.get("commit")
+    named = commit.get("repository") if isinstance(commit, dict) else None
+    return str(named or parameters.get("repository") or "")
+
+
 def tags_of(parameters: Mapping[str, Any]) -> list[str]:
     """The tags of a run with these parameters, of `pipeline` or of `redeploy`."""
     commit = parameters.get("commit") or {}
     named = {
-        "repository": commit.get("repository") or parameters.get("repository"),
+        "repository": repository_of(parameters),
         "branch": commit.get("branch"),
         "stack": parameters.get("stack"),
     }

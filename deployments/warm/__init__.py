@@ -1,0 +1,1 @@
+"""The warm worker: runs are forked from a parent that has everything loaded."""

@@ -1,0 +1,143 @@
+"""The parent of warm runs: it has everything loaded, and forks a process for each run.
+
+It reads a JSON object in each line of a socket, `{"run", "environment", "folder"}`, and answers
+with `{"run", "pid"}`, and once the run's process has ended with `{"run", "code"}`, as subprocess
+has it. After `{"leave": true}` it ends with its last run. Where the socket ends without it, the
+worker is dead: it ends at once, and the kernel ends its runs.
+
+usage: python -m deployments.warm.parent FD …
+"""
+
+import gc
+import importlib
+import json
+import os
+import random
+import runpy
+import selectors
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import Any
+
+# What each run would else load: Prefect's engine, and our own flows with their rooms.
+_LOADED = (
+    "flows.pipeline",
+    "flows.redeploy",
+    "flows.prune",
+    "prefect.main",
+    "prefect.engine",
+    "prefect.flow_engine",
+    "prefect.task_engine",
+    "prefect.events.clients",
+    "prefect.events.worker",
+    "prefect.logging.handlers",
+    "prefect.deployments.steps",
+    "prefect._internal.metrics",
+    "websockets",
+)
+Words = dict[str, Any]
+
+
+def main(channel: socket.socket) -> None:
+    """Fork for each request; in the child, become the run."""
+    for name in _LOADED:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # what is loaded stays shared with the children
+    request = _Parent(channel).serve()
+    if request:
+        _become(request)
+
+
+class _Parent:
+    """Its loop, in one thread: a fork copies no other one."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel, self._text = channel, b""
+        self._runs: dict[int, str] = {}
+        self._leaves = False
+        self._woken, self._wakes = os.pipe()
+        os.set_blocking(self._woken, False)
+        os.set_blocking(self._wakes, False)
+
+    def serve(self) -> Words | None:
+        """Return a request in the child that is to become it, None in the parent at its end."""
+        signal.set_wakeup_fd(self._wakes)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # it ends with its worker
+        self._say({"ready": os.getpid()})
+        with selectors.DefaultSelector() as ready:
+            ready.register(self._channel, selectors.EVENT_READ)
+            ready.register(self._woken, selectors.EVENT_READ)
+            while self._runs or not self._leaves:
+                for key, _ in ready.select():
+                    if key.fileobj == self._woken:
+                        self._reap()
+                    elif request := self._receive():
+                        return request
+        return None
+
+    def _receive(self) -> Words | None:
+        """Do what is asked for; in a child that was forked, return what it is to become."""
+        part = self._channel.recv(1 << 16)
+        if not part:  # the worker is dead, and its runs are to die with it
+            sys.exit(1)
+        *lines, self._text = (self._text + part).split(b"\n")
+        for line in lines:
+            words: Words = json.loads(line)
+            if "leave" in words:
+                self._leaves = True
+            elif not (pid := os.fork()):
+                self._forget()
+                return words
+            else:
+                self._runs[pid] = words["run"]
+                self._say({"run": words["run"], "pid": pid})
+        return None
+
+    def _forget(self) -> None:
+        """In a child: nothing of the parent's is open, and signals mean what they usually do."""
+        signal.set_wakeup_fd(-1)
+        os.close(self._woken)
+        os.close(self._wakes)
+        self._channel.close()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+
+    def _reap(self) -> None:
+        with suppress(BlockingIOError):
+            os.read(self._woken, 4096)
+        with suppress(ChildProcessError):
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                pid, status = found
+                if run := self._runs.pop(pid, ""):
+                    self._say({"run": run, "code": os.waitstatus_to_exitcode(status)})
+
+    def _say(self, words: Words) -> None:
+        with suppress(OSError):  # a worker that is gone wants to know nothing
+            self._channel.sendall(json.dumps(words).encode() + b"\n")
+
+
+def _become(request: Words) -> None:
+    """Run Prefect's engine, as a fresh `python -m prefect.engine` would."""
+    from prefect.context import refresh_global_settings_context
+
+    from blocks.process import call_itself, end_with_worker
+
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    call_itself(request["run"])
+    end_with_worker()
+    random.seed()
+    refresh_global_settings_context()
+    sys.argv = ["prefect.engine"]
+    runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main(socket.socket(fileno=int(sys.argv[1])))

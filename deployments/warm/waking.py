@@ -1,0 +1,31 @@
+"""Prefect's own events say that there is a run to start: nobody has to ask again and again."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from prefect.events.clients import get_events_subscriber
+from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
+from prefect.events.schemas.events import ResourceSpecification
+
+_AGAIN_SECONDS = 2.0
+_SCHEDULED = EventFilter(
+    event=EventNameFilter(prefix=["prefect.flow-run."]),
+    resource=EventResourceFilter(
+        labels=ResourceSpecification({"prefect.state-type": ["SCHEDULED"]})
+    ),
+)
+log = logging.getLogger("samebits.worker")
+
+
+async def hear_of_scheduled_runs(wake: Callable[[], None]) -> None:
+    """Call `wake` for each run that is scheduled, for ever; a lost event costs time only."""
+    while True:
+        try:
+            async with get_events_subscriber(filter=_SCHEDULED) as events:
+                wake()
+                async for _ in events:
+                    wake()
+        except Exception as error:  # noqa: BLE001 - whatever its client raises, it is tried again
+            log.info("Prefect's events are away: %s", type(error).__name__)
+        await asyncio.sleep(_AGAIN_SECONDS)

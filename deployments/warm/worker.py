@@ -1,0 +1,213 @@
+"""A Prefect worker type: each run in a process of its own, forked from a warm parent."""
+
+import asyncio
+import os
+import socket
+import tempfile
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import anyio
+import anyio.abc
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.flows import load_flow_from_flow_run
+from prefect.runner._process_manager import ProcessHandle
+from prefect.workers.base import BaseWorker, BaseWorkerResult
+from prefect.workers.process import ProcessJobConfiguration, ProcessVariables
+
+from deployments.warm.forking import Parent
+from deployments.warm.installed import fingerprint
+from deployments.warm.patience import Patience
+from deployments.warm.starting import ForkStarter
+from deployments.warm.waking import hear_of_scheduled_runs
+from deployments.warm.watch import Watch
+from domain.routing import repository_of
+from domain.turns import take_turns
+
+_SECOND_REPORT = "Flow run infrastructure exited with non-zero status code"
+
+
+class WarmResult(BaseWorkerResult):
+    """How the process of a run ended."""
+
+
+class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResult]):
+    """Runs each flow run in a process of its own, forked from a parent with everything loaded.
+
+    It looks for runs when Prefect tells of one, when one of its own has ended, and, for safety, at
+    Prefect's interval (PREFECT_WORKER_QUERY_SECONDS).
+    """
+
+    type = "warm"
+    job_configuration = ProcessJobConfiguration
+    job_configuration_variables = ProcessVariables
+    _description = "Runs each flow run in a process of its own, forked from a warm parent."
+    _display_name = "Samebits: warm process"
+
+    def __init__(self, *args: Any, limit: int | None = None, **kwargs: Any) -> None:
+        # Prefect 3.8's own limit ends the worker when a run is retried before its last process has
+        # ended ("this borrower is already holding one of this CapacityLimiter's tokens").
+        super().__init__(*args, **kwargs)
+        self._most = limit or os.cpu_count() or 1
+        self._going: dict[UUID, str] = {}
+        """The repository of each run that this worker has taken"""
+        self._turns: dict[str, int] = {}
+        self._woken = asyncio.Event()
+        self._one_look = asyncio.Lock()
+        self._patience = Patience()
+        self._watch = Watch()
+        self._parent: Parent | None = None
+        self._installed = ""
+        self._one_start = asyncio.Lock()
+
+    # -- looking for runs ---------------------------------------------------------------------
+
+    async def start(self, *args: Any, **kwargs: Any) -> None:
+        """Work until cancelled."""
+        waking = [
+            asyncio.create_task(hear_of_scheduled_runs(self._woken.set)),
+            asyncio.create_task(self._look_when_woken()),
+            asyncio.create_task(self._warm_up()),
+        ]
+        try:
+            await super().start(*args, **kwargs)
+        finally:
+            for task in waking:
+                task.cancel()
+
+    async def _look_when_woken(self) -> None:
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            await self.get_and_submit_flow_runs()
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """Take what there is to run, as far as there is room."""
+        async with self._one_look:
+            if len(self._going) >= self._most or not self.is_setup:
+                return []
+            return await self._patience(super().get_and_submit_flow_runs, [])
+
+    async def sync_with_backend(self) -> None:
+        """Say that this worker lives."""
+        await self._patience(super().sync_with_backend, None)
+
+    async def _submit_scheduled_flow_runs(
+        self, flow_run_response: list[WorkerFlowRunResponse]
+    ) -> list[FlowRun]:
+        # One that is retried at once waits for the end of its last process.
+        waiting = [one for one in flow_run_response if one.flow_run.id not in self._going]
+        order = take_turns(
+            [(_repository(one.flow_run), one) for one in waiting], self._going.values(), self._turns
+        )
+        taken = order[: self._most - len(self._going)]
+        for one in taken:
+            repository = _repository(one.flow_run)
+            self._going[one.flow_run.id] = repository
+            self._turns[repository] = max(self._turns.values(), default=0) + 1
+        return await super()._submit_scheduled_flow_runs(taken)
+
+    async def _submit_run(self, flow_run: FlowRun) -> None:
+        try:
+            await super()._submit_run(flow_run)
+        except BaseException:
+            self._release_limit_slot(flow_run.id)
+            raise
+
+    def _release_limit_slot(self, flow_run_id: UUID) -> None:
+        self._going.pop(flow_run_id, None)
+        self._woken.set()
+
+    # -- running them -------------------------------------------------------------------------
+
+    async def teardown(self, *exc_info: Any) -> None:
+        """End, once the runs have."""
+        self._watch.leave()
+        await super().teardown(*exc_info)
+        if self._parent and self._parent.alive:
+            self._parent.leave()
+
+    async def run(
+        self,
+        flow_run: FlowRun,
+        configuration: ProcessJobConfiguration,
+        task_status: anyio.abc.TaskStatus[Any] | None = None,
+    ) -> WarmResult:
+        """Run a flow run to the end of its process."""
+        status = task_status or anyio.TASK_STATUS_IGNORED
+        ended: WarmResult | None = None
+        if self._runs_task_group is None:
+            raise RuntimeError("The worker was not set up.")
+        async with self._watch.over_runs(self._runs_task_group) as context:
+            with _folder(configuration) as folder:
+                starter = ForkStarter(
+                    await self._warm(), configuration.env, Path(folder), context.control_channel
+                )
+                executor = context.create_executor(
+                    flow_run,
+                    starter,
+                    resolve_flow=load_flow_from_flow_run,
+                    propose_submitting=False,
+                )
+
+                async def execute(
+                    *, task_status: anyio.abc.TaskStatus[ProcessHandle] = anyio.TASK_STATUS_IGNORED
+                ) -> None:
+                    nonlocal ended
+                    done = await executor.submit(task_status=task_status)
+                    if done and done.status_code is not None:
+                        ended = WarmResult(
+                            status_code=done.status_code, identifier=str(done.handle.pid)
+                        )
+
+                async with anyio.create_task_group() as group:
+                    handle = await group.start(execute)
+                    status.started(f"{socket.gethostname()}:{handle.pid}")
+        if ended is None:
+            raise RuntimeError("The process of the run was not started.")
+        return ended
+
+    async def _warm(self) -> Parent:
+        """A parent that has loaded the code as it is installed now."""
+        async with self._one_start:
+            installed = await asyncio.to_thread(fingerprint)
+            if self._parent is None or not self._parent.alive or installed != self._installed:
+                if self._parent and self._parent.alive:
+                    self._parent.leave()
+                self._parent, self._installed = await Parent.start(), installed
+            return self._parent
+
+    async def _warm_up(self) -> None:
+        """Have it ready before the first run."""
+        with suppress(Exception):  # the first run says what is wrong
+            await self._warm()
+
+    # -- what costs a run time, and nobody needs ----------------------------------------------
+
+    async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
+        """A fork is nothing to wait for: the run goes on from Pending."""
+
+    def _emit_flow_run_submitted_event(self, configuration: ProcessJobConfiguration) -> None:  # type: ignore[override]
+        """The states of the run tell as much."""
+
+    async def _propose_crashed_state(
+        self, flow_run: FlowRun, message: str, client: PrefectClient | None = None
+    ) -> None:
+        # Prefect's executor reports a process that died; its worker does so again, up to 1 s later,
+        # and would end a retry that was quick.
+        if not message.startswith(_SECOND_REPORT):
+            await super()._propose_crashed_state(flow_run, message, client)
+
+
+def _repository(run: FlowRun) -> str:
+    return repository_of(run.parameters)
+
+
+def _folder(configuration: ProcessJobConfiguration) -> AbstractContextManager[str | Path]:
+    if configuration.working_dir:
+        return nullcontext(configuration.working_dir)
+    return tempfile.TemporaryDirectory(prefix="samebits-run-")
