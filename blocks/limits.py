@@ -25,18 +25,24 @@ logging.getLogger("prefect._internal.concurrency").addFilter(_is_news)
 
 
 @contextmanager
-def alone(name: str, lease_seconds: float, is_used: Callable[[], bool]) -> Iterator[None]:
+def alone(
+    name: str, lease_seconds: float, is_used: Callable[[], bool], waits: Callable[[], None]
+) -> Iterator[None]:
     """Have the limit of this name alone, as soon as nobody else has it.
 
-    A holder that died has it until its lease ends. A server that is away for a while does not end
-    what is held. Prefect writes a slot and its lease one after the other: a server that is killed
-    in between leaves a slot that nobody has. So one is taken back that has been taken for several
-    leases while it was not used, as `is_used` says.
+    `waits` is called once where it is taken. A holder that died has it until its lease ends. A
+    server that is away for a while does not end what is held. Prefect writes a slot and its lease
+    one after the other: a server that is killed in between leaves a slot that nobody has. So one is
+    taken back that has been taken for several leases while it was not used, as `is_used` says.
     """
     ensure_limit(name)
     with ExitStack() as held:
         unused, look_at = 0, time.monotonic() + lease_seconds
+        tell: Callable[[], None] | None = waits
         while not _entered(held, name, lease_seconds):
+            if tell:
+                tell()
+                tell = None
             time.sleep(_POLL_SECONDS)
             if time.monotonic() >= look_at:
                 look_at += lease_seconds

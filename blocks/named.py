@@ -1,7 +1,7 @@
 """Blocks of which only the name is given: any kind of registry, any kind of stack."""
 
 from blocks.contracts import ImageRegistry, Stack
-from blocks.loading import load, load_one_of
+from blocks.loading import load_one_of
 from blocks.repository import GitHubRepository
 
 # Slug and class of each kind. A class is imported where a block of it is meant: a run that uses
@@ -17,9 +17,9 @@ STACKS = {
 }
 
 
-def registry_of(repository: str) -> ImageRegistry:
+def registry_of(source: GitHubRepository) -> ImageRegistry:
     """The registry that the images of a repository are published to; raises UnknownBlock."""
-    found: ImageRegistry = load_one_of(REGISTRIES, load(GitHubRepository, repository).registry)
+    found: ImageRegistry = load_one_of(REGISTRIES, source.registry)
     return found
 
 

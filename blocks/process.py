@@ -48,9 +48,9 @@ def is_run(pid: int, run_id: str) -> bool:
     return started or title.strip(b"\0") == _title(run_id).encode()
 
 
-def call_itself(run_id: str) -> None:
-    """Have `ps` call this process, which was forked, by its run."""
-    setproctitle(_title(run_id))
+def call_itself(run_id: str = "") -> None:
+    """Have `ps` call this process, which was forked, by its run; without one, its parent."""
+    setproctitle(_title(run_id) if run_id else "samebits parent of the runs")
 
 
 def _title(run_id: str) -> str:

@@ -87,11 +87,17 @@ class Registry(ImageRegistry, Block):
 
     @contextmanager
     def _client(self) -> Iterator[httpx.Client]:
-        scheme = "http" if is_loopback(self.address) else "https"
+        plain = is_loopback(self.address)
+        scheme = "http" if plain else "https"
         auth = (self.username, self.password.get_secret_value()) if self.username else None
         try:
             with httpx.Client(
-                base_url=f"{scheme}://{self.address}", auth=auth, timeout=30, follow_redirects=True
+                base_url=f"{scheme}://{self.address}",
+                auth=auth,
+                timeout=30,
+                follow_redirects=not plain,
+                # Reading the authorities takes 25 ms, and nothing is verified over HTTP.
+                verify=not plain,
             ) as client:
                 yield client
         except httpx.TransportError as error:

@@ -14,7 +14,7 @@ from domain.image import PublishedImage, Serving
 if TYPE_CHECKING:
     from blocks.docker_stack import DockerStack
 
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.05
 SLOT = "samebits.slot"
 """Label of a version: the slot of the traffic switch that it runs in"""
 _SETTINGS, _RUN, _TURN = "samebits.settings", "samebits.run", "samebits.turn"

@@ -124,14 +124,13 @@ class Switch:
     def _run(self, script: str) -> str:
         """What a script in the container says, whole: an engine can lose the end of it."""
         for _ in range(_TRIES):
-            code, output = self._engine.execute(
-                self._container, ["sh", "-c", f"{script}\nresult=$?; echo {_END}; exit $result"]
-            )
-            said, end, _rest = output.partition(_END)
+            answer = self._engine.ask(self._container, script)
+            if answer is None:
+                continue
+            code, said = answer
             if code != 0:
                 raise self._silent(one_line(said, 200) or f"exit code {code}")
-            if end:
-                return said
+            return said
         raise self._silent("its answers are lost on the way")
 
     def _silent(self, why: str) -> SwitchFailed:
@@ -169,7 +168,7 @@ class Turned:
 # The lock lies in memory: with a container that is killed in between it is gone. What runs under it
 # takes milliseconds, and goes on when the client that asked for it dies.
 _TURN, _LOCK = "/tmp/samebits.turn", "/dev/shm/samebits.lock"  # noqa: S108 - in the switch's container
-_END, _LATER = "samebits-done", "later:"
+_LATER = "later:"
 _TRIES = 5
 _TAKE = f"""\
 number=$(cut -d' ' -f1 {_TURN} 2>/dev/null)

@@ -19,6 +19,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
+from prefect.events.schemas.events import Event
 
 from blocks.channel import Channel
 from blocks.prefect_api import PIPELINE, PRUNE, prefect_api, read_runs_by_id, read_steps
@@ -33,7 +34,8 @@ _LOOK_BACK = timedelta(days=2)
 _COMPARE_SECONDS = 30.0
 _RETRY_SECONDS = 5.0
 _MOST_RETRY_SECONDS = 60.0
-_GATHER_SECONDS = 0.1
+_GATHER_SECONDS = 0.5
+_ENDS = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 _REFUSED_SECONDS = 600.0
 _SETTLED_AFTER = timedelta(minutes=1)
 """After its end, Prefect still writes down how the steps of a run ended."""
@@ -53,6 +55,7 @@ class Announcer:
     ) -> None:
         self._inbox, self._created = inbox, created
         self._channel, self._repositories, self._api = channel, repositories, api
+        self._ended = asyncio.Event()
         self._kinds: dict[UUID, str] = {}
         """The name of each flow"""
         self._settled: dict[UUID, UUID | None] = {}
@@ -131,8 +134,11 @@ class Announcer:
         return run.id in self._settled and self._settled[run.id] == run.state_id
 
     async def _report(self, client: PrefectClient, run: FlowRun) -> RunReport:
-        steps = await read_steps(client, run.id) if run.run_count else []
-        states = await read_states(client, run.id) if run.run_count else []
+        steps, states = (
+            await asyncio.gather(read_steps(client, run.id), read_states(client, run.id))
+            if run.run_count
+            else ([], [])
+        )
         report = report_of(run, self._kind(run), steps, "", states)
         repository = (await self._repositories()).get(report.commit.repository)
         if not repository or not report.commit.sha:
@@ -171,7 +177,10 @@ class Announcer:
             ids.add(await asyncio.wait_for(self._created.get(), seconds))
         except TimeoutError:
             return ids
-        await asyncio.sleep(_GATHER_SECONDS)
+        # More comes with it, and is told together; but an end is told at once.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), _GATHER_SECONDS)
+        self._ended.clear()
         while not self._created.empty():
             ids.add(self._created.get_nowait())
         return ids
@@ -185,11 +194,16 @@ class Announcer:
             try:
                 async with get_events_subscriber(filter=wanted) as events:
                     async for event in events:
-                        names = [event.resource.id, *(related.id for related in event.related)]
-                        for name in names:
-                            if name.startswith("prefect.flow-run."):
-                                with contextlib.suppress(ValueError):
-                                    self._created.put_nowait(UUID(name.rpartition(".")[2]))
+                        self._hear(event)
             except Exception as error:  # noqa: BLE001 - whatever its client raises, it is tried again
                 log.info("Prefect's events are away: %s", type(error).__name__)
             await asyncio.sleep(2)
+
+    def _hear(self, event: Event) -> None:
+        for name in [event.resource.id, *(related.id for related in event.related)]:
+            if name.startswith("prefect.flow-run."):
+                with contextlib.suppress(ValueError):
+                    self._created.put_nowait(UUID(name.rpartition(".")[2]))
+        of_run = event.event.startswith("prefect.flow-run.")
+        if of_run and event.resource.get("prefect.state-type") in _ENDS:
+            self._ended.set()

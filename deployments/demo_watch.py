@@ -15,8 +15,10 @@ import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, TaskRun
 
+from blocks.loading import load
 from blocks.named import registry_of, stack_called
 from blocks.prefect_api import read_runs, read_steps, retry_run, run_url, step_name
+from blocks.repository import GitHubRepository
 from deployments import example
 from deployments.settings import SystemSettings
 from domain.errors import DemoFailed
@@ -54,7 +56,7 @@ class Watch:
     def __init__(self, settings: SystemSettings, client: PrefectClient) -> None:
         self._settings, self._client = settings, client
         self._since = datetime.now(UTC) - timedelta(hours=1)
-        self._registry = registry_of(example.NAME)
+        self._registry = registry_of(load(GitHubRepository, example.NAME))
 
     async def finished(
         self,

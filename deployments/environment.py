@@ -10,6 +10,7 @@ from prefect.settings import (
     PREFECT_UI_URL,
 )
 
+from deployments.authorities import no_authority
 from deployments.secret_files import secret_file
 from deployments.settings import SystemSettings
 
@@ -48,7 +49,14 @@ def prefect_environment(settings: SystemSettings) -> dict[str, str]:
         "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
         # A database that is down is a 500, which the client would not try again.
         "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
-        "PREFECT_WORKER_QUERY_SECONDS": "0.5",
+        # Events tell the worker of a run; this is for those that are lost.
+        "PREFECT_WORKER_QUERY_SECONDS": "5",
+        # Each client would ask for these first.
+        "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": os.environ.get(
+            "PREFECT_SERVER_CSRF_PROTECTION_ENABLED", "false"
+        ),
+        "PREFECT_API_SSL_CERT_FILE": str(no_authority(settings.home)),
         # In memory, a lock whose holder died with the server would never be free again.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
             "prefect.server.concurrency.lease_storage.filesystem"

@@ -28,6 +28,7 @@ from deployments.watchdog import Watchdog
 
 CHANNEL = "integration"
 """Name of the channel's block."""
+_FRESH = 5.0
 
 
 async def _read_repositories() -> Repositories:
@@ -35,16 +36,27 @@ async def _read_repositories() -> Repositories:
         return await load_all(client, GitHubRepository)
 
 
+class _KnownChannel:
+    """The channel, as its block says; Prefect is asked for the block at most every few seconds."""
+
+    def __init__(self, settings: SystemSettings) -> None:
+        self._file, self._pace = settings.channel_file, Pace()
+        self._channel: Channel | None = None
+        self._fresh_until = 0.0
+
+    async def __call__(self, client: PrefectClient) -> Channel:
+        now = asyncio.get_running_loop().time()
+        if self._channel is None or now >= self._fresh_until:
+            block = await load_if_there(client, SlackChannel, CHANNEL) or SlackChannel()
+            self._channel, self._fresh_until = block.open(self._file, self._pace), now + _FRESH
+        return self._channel
+
+
 def make_service(settings: SystemSettings) -> Starlette:
     """The ASGI app, with the loops that start runs and tell of them as long as it lives."""
     inbox = Inbox(settings.inbox)
     news = asyncio.Queue[UUID]()
     repositories = KnownRepositories(_read_repositories)
-    pace = Pace()
-
-    async def channel(client: PrefectClient) -> Channel:
-        block = await load_if_there(client, SlackChannel, CHANNEL) or SlackChannel()
-        return block.open(settings.channel_file, pace)
 
     look, new_run = asyncio.Event(), asyncio.Event()
     dispatcher = Dispatcher(inbox, news, look=look, new_run=new_run)
@@ -57,7 +69,7 @@ def make_service(settings: SystemSettings) -> Starlette:
         keep_days=settings.keep_days,
     )
     superseder = Superseder(inbox, new_run, repositories)
-    announcer = Announcer(inbox, news, channel, repositories)
+    announcer = Announcer(inbox, news, _KnownChannel(settings), repositories)
     parts = [dispatcher.run, reconciler.run, superseder.run, announcer.run, Watchdog().run]
 
     @asynccontextmanager

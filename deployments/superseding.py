@@ -39,6 +39,7 @@ from domain.marks import (
     way_given,
 )
 
+_GATHER_SECONDS = 0.3
 _SOON_SECONDS = 5.0
 _SLOW_SECONDS = 30.0
 _LOOK_BACK = timedelta(days=2)
@@ -104,6 +105,8 @@ class Superseder:
                 await asyncio.wait_for(self._awake.wait(), _SOON_SECONDS if soon else _SLOW_SECONDS)
             except TimeoutError:
                 continue
+            # The run that has come is about to start: it goes first, and others may come with it.
+            await asyncio.sleep(_GATHER_SECONDS)
 
     async def look(self) -> bool:
         """Cancel what is superseded now. Returns whether there may soon be more to do.

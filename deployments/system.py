@@ -152,7 +152,7 @@ class System:
         port = str(self.settings.prefect_port)
         child = self._child(
             SERVER,
-            ["prefect", "server", "start", "--host", "127.0.0.1", "--port", port],
+            ["deployments.prefect_server", "--host", "127.0.0.1", "--port", port],
             PREFECT_SERVER_API_AUTH_STRING=api_password(self.settings),
             PREFECT_SERVER_ENCRYPTION_KEY=secret_file(
                 self.settings.home / "encryption.key", lambda: Fernet.generate_key().decode()

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from blocks.loading import load
 from blocks.prefect_api import recorded_images
 from blocks.repository import GitHubRepository
 from domain.commit import Commit
@@ -12,9 +11,8 @@ from domain.order import check_order, check_reason
 Admit = Callable[[Serving | None], None]
 
 
-def only_forward(commit: Commit) -> Admit:
+def only_forward(source: GitHubRepository, commit: Commit) -> Admit:
     """A pipeline goes forward in git's history, and follows its branch; raises Superseded."""
-    source = load(GitHubRepository, commit.repository)
 
     def admit(serving: Serving | None) -> None:
         running = running_commits(serving)
@@ -27,9 +25,8 @@ def only_forward(commit: Commit) -> Admit:
     return admit
 
 
-def with_reason(commit: Commit, reason: str) -> Admit:
+def with_reason(source: GitHubRepository, commit: Commit, reason: str) -> Admit:
     """A person may go back, and says why; raises ReasonMissing."""
-    source = load(GitHubRepository, commit.repository)
 
     def admit(serving: Serving | None) -> None:
         if reason.strip():

@@ -5,8 +5,10 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
 from blocks.contracts import ImageRegistry
+from blocks.loading import load
 from blocks.named import registry_of
 from blocks.prefect_api import recorded_image, run_log, stacks_of, tag_run
+from blocks.repository import GitHubRepository
 from domain.errors import BadInput, NotPublished, UnknownStack
 from domain.image import PublishedImage
 from domain.names import checked_branch, checked_digest, checked_name, checked_sha
@@ -49,7 +51,7 @@ async def redeploy(
 
 def published_image(repository: str, image: str) -> PublishedImage:
     """The image that a passed pipeline published; raises NotPublished for any other."""
-    registry = registry_of(repository)
+    registry = registry_of(load(GitHubRepository, repository))
     place = registry.repository(repository)
     if image.startswith("sha256:"):
         found = recorded_image(checked_digest(image))

@@ -90,7 +90,7 @@ def _build(commit: Commit, settings: BuildSettings, *, trusted: bool) -> State[A
     with _engine() as engine, one_at_a_time(f"build-{key}"):
         image_id = engine.image_id(f"{name}:{key}")
         if image_id is None and trusted:
-            image_id = _published_before(engine, commit, key)
+            image_id = _published_before(engine, source, commit, key)
         if image_id:
             log(f"The same content was built before: {image_id}")
             engine.tag(image_id, name, key)  # taken anew: prune goes by this
@@ -131,7 +131,8 @@ def run_tests(image: BuiltImage, settings: TestSettings) -> TestedImage:
 @task(name="publish", cache_policy=RUN_ID + INPUTS, **KEPT, **HEALS)
 def publish(image: TestedImage) -> PublishedImage:
     """Push the tested image under the full SHA, and see that the registry holds just that one."""
-    registry, commit, log = registry_of(image.commit.repository), image.commit, run_log()
+    commit, log = image.commit, run_log()
+    registry = registry_of(load(GitHubRepository, commit.repository))
     repository = registry.repository(commit.repository)
     found = registry.manifest(repository, commit.sha)
     if found is None:
@@ -184,9 +185,11 @@ def deploy(image: PublishedImage, stack: str, reason: str | None = None) -> Stat
 @task(name="deploy", cache_policy=NO_CACHE, **HEALS)
 def _deploy(image: PublishedImage, stack: str, reason: str | None) -> State[Any]:
     """One deploy to a stack at a time; the state says what the registry's scan has found."""
-    room, registry, log = stack_called(stack), registry_of(image.commit.repository), run_log()
+    commit, room, log = image.commit, stack_called(stack), run_log()
+    source = load(GitHubRepository, commit.repository)
+    registry = registry_of(source)
     registry.admit(image, log)
-    admit = only_forward(image.commit) if reason is None else with_reason(image.commit, reason)
+    admit = only_forward(source, commit) if reason is None else with_reason(source, commit, reason)
     try:
         with _turn_on(stack, log):
             begin_to_deploy()
@@ -205,9 +208,11 @@ def _deploy(image: PublishedImage, stack: str, reason: str | None) -> State[Any]
 @contextmanager
 def _turn_on(stack: str, log: Callable[[str], None]) -> Iterator[None]:
     """Have the stack alone; a holder that died has it for up to a minute more."""
-    if other := deploys_to(stack):
-        log(f"Waiting for the turn on {stack}, which {other!r} has")
-    with alone(f"stack-{stack}", _LEASE_SECONDS, lambda: bool(deploys_to(stack))):
+
+    def waits() -> None:
+        log(f"Waiting for the turn on {stack}, which {deploys_to(stack) or 'another run'!r} has")
+
+    with alone(f"stack-{stack}", _LEASE_SECONDS, lambda: bool(deploys_to(stack)), waits):
         yield
 
 
@@ -238,9 +243,11 @@ def _streamed_log() -> Callable[[str], None]:
     return tell
 
 
-def _published_before(engine: Engine, commit: Commit, key: str) -> str | None:
+def _published_before(
+    engine: Engine, source: GitHubRepository, commit: Commit, key: str
+) -> str | None:
     """The image of this commit from the registry, where it was built from the same content."""
-    registry = registry_of(commit.repository)
+    registry = registry_of(source)
     repository = registry.repository(commit.repository)
     manifest = registry.manifest(repository, commit.sha)
     if manifest is None:
@@ -259,7 +266,7 @@ def _ensure_present(engine: Engine, image: BuiltImage) -> None:
     if engine.image_id(image.image_id):
         engine.take_again(image.image_id)
         return
-    registry = registry_of(image.commit.repository)
+    registry = registry_of(load(GitHubRepository, image.commit.repository))
     repository = registry.repository(image.commit.repository)
     manifest = registry.manifest(repository, image.commit.sha)
     if manifest is None or not manifest.holds(image.image_id):

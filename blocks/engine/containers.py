@@ -3,15 +3,17 @@
 import http
 import io
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import docker.errors
 from docker.types import IPAMConfig, IPAMPool, LogConfig
+from prefect_docker.host import DockerHost
 
 from blocks.engine.connection import Connection
 from blocks.engine.faults import engine_faults
+from blocks.engine.shell import Shell
 from domain.errors import LOG_TAIL_LINES, EngineRefused
 
 _MOST_LINE = 2000
@@ -58,6 +60,15 @@ class Service:
 
 class Containers(Connection):
     """Starting, watching and ending containers."""
+
+    def __init__(self, host: DockerHost) -> None:
+        super().__init__(host)
+        self._shells: dict[str, Shell] = {}
+
+    def __exit__(self, *error: object) -> None:
+        for name in list(self._shells):
+            self._leave(name)
+        super().__exit__(*error)
 
     def network(
         self, name: str, labels: Mapping[str, str], *, fixed: bool = False, talk: bool = True
@@ -152,11 +163,25 @@ class Containers(Connection):
                 return None
             raise
 
-    def execute(self, name: str, command: Sequence[str]) -> tuple[int, str]:
-        """Run a command in a running container; returns its exit code and its output."""
+    def ask(self, name: str, script: str) -> tuple[int, str] | None:
+        """Run a shell script in a running container; returns its exit code and its output.
+
+        None where the answer was lost on the way, which an engine may do; the script may have run.
+        """
         with engine_faults(f"running a command in {name}"):
-            code, output = self._docker.containers.get(name).exec_run(list(command))
-        return int(code), output.decode(errors="replace")
+            shell = self._shells.get(name) or Shell(self._docker.api, name)
+            self._shells[name] = shell
+            try:
+                answer = shell.ask(script)
+            except OSError:
+                self._leave(name)
+                raise
+        if answer is None:
+            self._leave(name)
+        return answer
+
+    def _leave(self, name: str) -> None:
+        self._shells.pop(name).close()
 
     def tail(self, name: str, lines: int = LOG_TAIL_LINES) -> list[str]:
         """The last lines of a container's log."""

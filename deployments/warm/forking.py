@@ -72,16 +72,37 @@ class Parent:
         """Whether it can fork."""
         return self._listening is not None and not self._listening.done()
 
-    async def fork(self, run: str, environment: Mapping[str, str], folder: Path) -> Forked:
-        """Have a process forked for a run; raises StartFailed if the parent dies meanwhile."""
+    async def fork(
+        self,
+        run: str,
+        environment: Mapping[str, str],
+        folder: Path,
+        module: str = "prefect.engine",
+    ) -> Forked:
+        """Have a process forked that runs a module; StartFailed if the parent dies meanwhile."""
         asked: asyncio.Future[Forked] = asyncio.get_running_loop().create_future()
         self._asked[run] = asked
-        self._say({"run": run, "environment": dict(environment), "folder": str(folder)})
+        self._say(
+            {
+                "run": run,
+                "module": module,
+                "environment": dict(environment),
+                "folder": str(folder),
+            }
+        )
         return await asked
 
     def leave(self) -> None:
         """Let it end once its last run is over."""
         self._say({"leave": True})
+
+    async def left(self) -> None:
+        """Wait until it has ended."""
+        if self._process:
+            await self._process.wait()
+        if self._listening and self._writer:
+            await asyncio.wait([self._listening])
+            await self._writer.wait_closed()
 
     def _say(self, words: dict[str, Any]) -> None:
         if not self._writer or not self.alive:
@@ -97,6 +118,8 @@ class Parent:
         except OSError:
             pass
         finally:  # what it forked died with it
+            if self._writer:
+                self._writer.close()
             self._ready.set()
             for forked in self._forked.values():
                 self._end(forked, -9)

@@ -1,9 +1,9 @@
 """The parent of warm runs: it has everything loaded, and forks a process for each run.
 
-It reads a JSON object in each line of a socket, `{"run", "environment", "folder"}`, and answers
-with `{"run", "pid"}`, and once the run's process has ended with `{"run", "code"}`, as subprocess
-has it. After `{"leave": true}` it ends with its last run. Where the socket ends without it, the
-worker is dead: it ends at once, and the kernel ends its runs.
+It reads a JSON object in each line of a socket, `{"run", "module", "environment", "folder"}`, and
+answers with `{"run", "pid"}`, and once the run's process has ended with `{"run", "code"}`, as
+subprocess has it. After `{"leave": true}` it ends with its last run. Where the socket ends without
+it, the worker is dead: it ends at once, and the kernel ends its runs.
 
 usage: python -m deployments.warm.parent FD …
 """
@@ -21,7 +21,12 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-# What each run would else load: Prefect's engine, and our own flows with their rooms.
+from prefect.context import refresh_global_settings_context
+from prefect.plugins import load_prefect_collections
+
+from blocks.process import call_itself, end_with_worker
+
+# What each run would else load: Prefect's engine, our own flows, and what those load when they run.
 _LOADED = (
     "flows.pipeline",
     "flows.redeploy",
@@ -35,6 +40,11 @@ _LOADED = (
     "prefect.logging.handlers",
     "prefect.deployments.steps",
     "prefect._internal.metrics",
+    "prefect.utilities.visualization",
+    "anyio._backends._asyncio",
+    "anyio.streams.tls",
+    "email.policy",
+    "multiprocessing.pool",
     "websockets",
 )
 Words = dict[str, Any]
@@ -44,6 +54,8 @@ def main(channel: socket.socket) -> None:
     """Fork for each request; in the child, become the run."""
     for name in _LOADED:
         importlib.import_module(name)
+    load_prefect_collections()  # the first block that is loaded does so
+    call_itself()  # before the first fork: it looks for the place of its title in the environment
     gc.collect()
     gc.freeze()  # what is loaded stays shared with the children
     request = _Parent(channel).serve()
@@ -123,11 +135,7 @@ class _Parent:
 
 
 def _become(request: Words) -> None:
-    """Run Prefect's engine, as a fresh `python -m prefect.engine` would."""
-    from prefect.context import refresh_global_settings_context
-
-    from blocks.process import call_itself, end_with_worker
-
+    """Run a module, Prefect's engine for one, as a fresh `python -m` would."""
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
@@ -135,8 +143,8 @@ def _become(request: Words) -> None:
     end_with_worker()
     random.seed()
     refresh_global_settings_context()
-    sys.argv = ["prefect.engine"]
-    runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
+    sys.argv = [request["module"]]
+    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

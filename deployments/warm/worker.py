@@ -165,6 +165,7 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
                         )
 
                 async with anyio.create_task_group() as group:
+                    group.start_soon(super()._give_worker_labels_to_flow_run, flow_run.id)
                     handle = await group.start(execute)
                     status.started(f"{socket.gethostname()}:{handle.pid}")
         if ended is None:
@@ -187,6 +188,9 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
             await self._warm()
 
     # -- what costs a run time, and nobody needs ----------------------------------------------
+
+    async def _give_worker_labels_to_flow_run(self, flow_run_id: UUID) -> None:
+        """It is given them while it starts."""
 
     async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
         """A fork is nothing to wait for: the run goes on from Pending."""

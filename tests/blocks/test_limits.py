@@ -10,7 +10,7 @@ class Limit:
     """The limit at the server: taken until it is freed, by a holder who may be gone."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, used: int, lost: int = 1) -> None:
-        self.tries = self.freed = 0
+        self.tries = self.freed = self.told = 0
         self._lost = lost
         """So often somebody takes it and is lost"""
         self._used = used
@@ -20,6 +20,9 @@ class Limit:
         monkeypatch.setattr(limits, "free_limit", self._free)
         monkeypatch.setattr(limits, "_entered", self._enter)
         monkeypatch.setattr(limits, "_POLL_SECONDS", 0.001)
+
+    def waits(self) -> None:
+        self.told += 1
 
     def is_used(self) -> bool:
         self._used -= 1
@@ -41,20 +44,21 @@ def test_a_slot_that_nobody_has_is_taken_back_after_several_leases(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     limit = Limit(monkeypatch, used=0)
-    with alone("stack-it", 0.01, limit.is_used):
+    with alone("stack-it", 0.01, limit.is_used, limit.waits):
         assert limit.freed == 1
+        assert limit.told == 1
         assert limit.tries > limits._MOST_UNUSED
 
 
 @pytest.mark.timeout(20)
 def test_a_slot_that_is_lost_once_more_is_taken_back_again(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = Limit(monkeypatch, used=0, lost=2)
-    with alone("stack-it", 0.01, limit.is_used):
+    with alone("stack-it", 0.01, limit.is_used, limit.waits):
         assert limit.freed == 2
 
 
 @pytest.mark.timeout(20)
 def test_a_slot_that_is_used_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = Limit(monkeypatch, used=5)
-    with alone("stack-it", 0.01, limit.is_used):
+    with alone("stack-it", 0.01, limit.is_used, limit.waits):
         assert limit.freed == 0

@@ -12,7 +12,9 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.settings import SystemSettings
-from deployments.worker import Patience, _reported_once, work
+from deployments.warm import patience
+from deployments.warm.patience import Patience
+from deployments.worker import work
 from domain.errors import BadInput
 from tests.conftest import free_port
 from tests.waiting import wait_until
@@ -79,7 +81,7 @@ def test_a_worker_that_is_not_told_where_the_api_is_says_what_to_set(
 async def test_a_worker_waits_for_an_api_that_is_away(
     status: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.worker._AWAY_SECONDS", 0)
+    monkeypatch.setattr(patience, "_AWAY_SECONDS", 0)
     away = True
 
     async def ask() -> str:
@@ -87,11 +89,11 @@ async def test_a_worker_waits_for_an_api_that_is_away(
             raise _answered(status) if status else httpx.ConnectError("refused")
         return "an answer"
 
-    patient = Patience().for_(ask, "nothing")
+    patient = Patience()
     # Prefect's own gives up after the twelfth
-    assert {await patient() for _ in range(20)} == {"nothing"}
+    assert {await patient(ask, "nothing") for _ in range(20)} == {"nothing"}
     away = False
-    assert await patient() == "an answer"
+    assert await patient(ask, "nothing") == "an answer"
 
 
 async def test_a_worker_that_the_api_refuses_ends() -> None:
@@ -99,21 +101,9 @@ async def test_a_worker_that_the_api_refuses_ends() -> None:
         raise _answered(401)
 
     with pytest.raises(httpx.HTTPStatusError):
-        await Patience().for_(ask, None)()
+        await Patience()(ask, None)
 
 
 def _answered(status: int) -> httpx.HTTPStatusError:
     request = httpx.Request("GET", "http://api")
     return httpx.HTTPStatusError("no", request=request, response=httpx.Response(status))
-
-
-async def test_a_process_that_died_is_reported_once() -> None:
-    reported: list[str] = []
-
-    async def report(_run: object, message: str, _client: object = None) -> None:
-        reported.append(message)
-
-    once = _reported_once(report)
-    await once(None, "Flow run infrastructure exited with non-zero status code -9. It was killed.")
-    await once(None, "Flow run could not be submitted to infrastructure.")
-    assert reported == ["Flow run could not be submitted to infrastructure."]
