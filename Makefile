@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 UV := .tools/uv/bin/uv
 RUN := $(UV) run --no-sync
+BUILDBOT := 4.3.0
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -25,6 +26,10 @@ test: setup check  ## run every test
 faults: setup  ## run the full fault suite, and write .integrations/faults.json; TESTS=tests/blocks: a part
 	@$(RUN) python -m tests.faults $(TESTS)
 
+bench: setup .tools/buildbot/ready  ## measure against the floor and Buildbot, and write .integrations/bench.json; QUICK=1
+	@$(if $(QUICK),,scripts/postgres)
+	@$(RUN) python -m bench $(if $(QUICK),quick)
+
 check: .venv/ready  ## ruff, mypy, import-linter and the fast tests
 	@$(RUN) ruff format --check --quiet .
 	@$(RUN) ruff check --quiet .
@@ -47,7 +52,13 @@ clean:  ## remove the environment and the tools, not the data
 	@$(UV) sync --locked --quiet --compile-bytecode
 	@touch $@
 
+.tools/buildbot/ready: $(UV) Makefile
+	@$(UV) venv --quiet .tools/buildbot
+	@$(UV) pip install --quiet --python .tools/buildbot buildbot==$(BUILDBOT) buildbot-worker==$(BUILDBOT) \
+		buildbot-www==$(BUILDBOT)
+	@touch $@
+
 $(UV):
 	@scripts/uv .tools/uv
 
-.PHONY: help setup up demo test faults check apply doctor clean
+.PHONY: help setup up demo test faults bench check apply doctor clean
