@@ -149,9 +149,9 @@ def _sqlite(settings: SystemSettings, _: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _postgres(settings: SystemSettings, folder: Path) -> Iterator[str]:
+def _postgres(settings: SystemSettings, _: Path) -> Iterator[str]:
     """A PostgreSQL of its own, which the system is told of; as root it runs as `postgres`."""
-    program = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
+    program = max(Path("/usr/lib/postgresql").glob("*/bin"))
     user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
     port = settings.prod_port + 1
     with tempfile.TemporaryDirectory(prefix="bench-postgres-") as data:
@@ -159,7 +159,7 @@ def _postgres(settings: SystemSettings, folder: Path) -> Iterator[str]:
             subprocess.run(["chown", "postgres", data], check=True)
 
         def run(name: str, *arguments: str) -> None:
-            argv = [*user, program / name, "-D", f"{data}/data", *arguments]
+            argv = [*user, str(program / name), "-D", f"{data}/data", *arguments]
             subprocess.run(argv, check=True, capture_output=True, cwd="/")
 
         run("initdb", "-A", "trust", "-U", "prefect")

@@ -28,7 +28,7 @@ def run(branch: str, steps: tuple[str, ...]) -> None:
 class Hook(BaseHTTPRequestHandler):
     """Takes GitHub's deliveries, unsigned."""
 
-    def do_POST(self) -> None:  # noqa: N802 - its name in the library
+    def do_POST(self) -> None:
         """Start a pipeline for the branch of the push."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         branch = json.loads(body)["ref"].removeprefix("refs/heads/")

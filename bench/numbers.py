@@ -30,7 +30,7 @@ class Burst:
 
 @dataclass(frozen=True)
 class Idle:
-    """Memory (proportional set size) and share of one core, of all processes, with nothing to do."""
+    """Memory (proportional set size) and share of one core of all processes, while all is quiet."""
 
     mib: float
     cpu_percent: float

@@ -60,8 +60,8 @@ def svg(parts: list[Part], whole: float) -> str:
     scale = (_WIDTH - _LEFT - 20) / whole
     height = (len(rows) + 3) * _ROW
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
-        'font-family="sans-serif" font-size="11">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}">',
+        "<style>text { font: 11px sans-serif }</style>",
         f'<rect width="{_WIDTH}" height="{height}" fill="white"/>',
     ]
     for tenth in range(int(whole * 10) + 1):

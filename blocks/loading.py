@@ -1,7 +1,8 @@
 """Loading blocks by name, with a message that helps where one is missing."""
 
 import logging
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pkgutil import resolve_name
 from typing import Any, TypeVar, cast
 
@@ -11,11 +12,14 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import BlockDocument
 from prefect.exceptions import ObjectNotFound
 
+from blocks.process import in_run
 from domain.errors import UnknownBlock
 from domain.names import one_line
 
 AnyBlock = TypeVar("AnyBlock", bound=Block)
 _PAGE = 200
+_FRESH_SECONDS = 10.0
+_read: dict[tuple[str, ...], tuple[float, Any]] = {}
 log = logging.getLogger("samebits.blocks")
 
 
@@ -26,10 +30,14 @@ def load(kind: type[AnyBlock], name: str) -> AnyBlock:
     stored with its secrets masked.
     """
     slug = kind.get_block_type_slug()
-    try:
-        return cast("AnyBlock", kind.load(name, validate=True, _sync=True))  # type: ignore[call-arg]
-    except (ValueError, RuntimeError) as error:
-        raise _broken(slug, name, error) from error
+
+    def read() -> AnyBlock:
+        try:
+            return cast("AnyBlock", kind.load(name, validate=True, _sync=True))  # type: ignore[call-arg]
+        except (ValueError, RuntimeError) as error:
+            raise _broken(slug, name, error) from error
+
+    return cast("AnyBlock", _remembered((slug, name), read))
 
 
 def load_one_of(kinds: Mapping[str, str], name: str) -> Any:
@@ -37,6 +45,10 @@ def load_one_of(kinds: Mapping[str, str], name: str) -> Any:
 
     Raises UnknownBlock where there is none, it is broken, or two kinds have one of this name.
     """
+    return _remembered((*kinds, name), lambda: _read_one_of(kinds, name))
+
+
+def _read_one_of(kinds: Mapping[str, str], name: str) -> Any:
     with get_client(sync_client=True) as client:
         found = client.request("POST", "/block_documents/filter", json=_called(name, kinds)).json()
     there = {document["block_type"]["slug"]: document for document in found}
@@ -57,6 +69,20 @@ def load_one_of(kinds: Mapping[str, str], name: str) -> Any:
         return kind._from_block_document(BlockDocument.model_validate(document))  # noqa: SLF001 - as load() does
     except ValueError as error:
         raise _broken(slug, name, error) from error
+
+
+def _remembered(key: tuple[str, ...], read: Callable[[], Any]) -> Any:
+    """What `read` reads; in the process of a run again after some seconds only.
+
+    The steps of a run need the same blocks one after the other.
+    """
+    now = time.monotonic()
+    until, block = _read.get(key, (0.0, None))
+    if now >= until:
+        block = read()
+        if in_run():
+            _read[key] = now + _FRESH_SECONDS, block
+    return block
 
 
 def _called(name: str, kinds: Iterable[str]) -> dict[str, Any]:

@@ -23,11 +23,16 @@ def end_with_worker() -> None:
     signal comes with the end of the thread that forked, not of the process.
     """
     worker = os.environ.get(WORKER_PID, "")
-    if sys.platform != "linux" or _RUN_ID not in os.environ or not worker.isdecimal():
+    if sys.platform != "linux" or not in_run() or not worker.isdecimal():
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if int(worker) not in _ancestors():  # it died before the kernel was told
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_run() -> bool:
+    """Whether this process is that of a run."""
+    return _RUN_ID in os.environ
 
 
 def is_run(pid: int, run_id: str) -> bool:

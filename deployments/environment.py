@@ -51,6 +51,8 @@ def prefect_environment(settings: SystemSettings) -> dict[str, str]:
         "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
         # Events tell the worker of a run; this is for those that are lost.
         "PREFECT_WORKER_QUERY_SECONDS": "5",
+        # Each line of a run's log would be searched for what can be coloured.
+        "PREFECT_LOGGING_COLORS": "false",
         # Each client would ask for these first.
         "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
         "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": os.environ.get(

@@ -1,5 +1,6 @@
 """Settings of the system on one host: environment variables that begin with SAMEBITS_."""
 
+import os
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -46,7 +47,11 @@ class SystemSettings(BaseSettings):
     registry_port: int = Field(default=4250, description="Port of the embedded registry")
     stage_port: int = Field(default=8081, description="Port of the example's stack stage")
     prod_port: int = Field(default=8082, description="Port of the example's stack prod")
-    runs_at_once: int = Field(default=2, ge=1, description="Most runs at a time")
+    runs_at_once: int = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        description="Most runs of a worker at a time; without a number, one for each core",
+    )
     reconcile_seconds: float = Field(
         default=180, gt=0, description="How often the branches' heads are asked of git itself"
     )

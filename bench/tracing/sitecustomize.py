@@ -64,7 +64,7 @@ _TRACES = {"httpx": _trace_httpx, "requests": _trace_requests}
 class _Finder(importlib.abc.MetaPathFinder):
     """Loads these libraries as usual, then traces them."""
 
-    def find_spec(self, name, path, target=None):
+    def find_spec(self, name, path, _target=None):
         if name not in _TRACES:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)

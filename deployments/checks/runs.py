@@ -49,8 +49,8 @@ def judge_runs(
             warning(
                 RUNS,
                 f"{len(late)} runs wait for a worker, for {age(longest, now)} at most.",
-                "If the host can take it, raise SAMEBITS_RUNS_AT_ONCE and start make up anew; on "
-                "several hosts, raise the work pool's concurrency limit in the UI.",
+                "If the host can take it, raise SAMEBITS_RUNS_AT_ONCE and start the worker anew; "
+                "see also whether the work pool has a concurrency limit in the UI.",
             )
         )
     return found or [ok(RUNS, f"{len(going)} go on, {len(waiting)} wait")]

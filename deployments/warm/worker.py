@@ -21,6 +21,7 @@ from prefect.workers.process import ProcessJobConfiguration, ProcessVariables
 
 from deployments.warm.forking import Parent
 from deployments.warm.installed import fingerprint
+from deployments.warm.keeping import kept_for
 from deployments.warm.patience import Patience
 from deployments.warm.starting import ForkStarter
 from deployments.warm.waking import hear_of_scheduled_runs
@@ -28,6 +29,8 @@ from deployments.warm.watch import Watch
 from domain.routing import repository_of
 from domain.turns import take_turns
 
+_RUN_SECONDS, _FLOW_SECONDS = 1.0, 600.0
+"""How long it is taken for known what a deployment is, and how a flow is called"""
 _SECOND_REPORT = "Flow run infrastructure exited with non-zero status code"
 
 
@@ -124,6 +127,13 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
 
     # -- running them -------------------------------------------------------------------------
 
+    async def setup(self) -> None:
+        """Prepare to work."""
+        await super().setup()
+        client = self.client
+        client.read_deployment = kept_for(_RUN_SECONDS, client.read_deployment)  # type: ignore[method-assign, assignment]
+        client.read_flow = kept_for(_FLOW_SECONDS, client.read_flow)  # type: ignore[method-assign, assignment]
+
     async def teardown(self, *exc_info: Any) -> None:
         """End, once the runs have."""
         self._watch.leave()
@@ -144,8 +154,9 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
             raise RuntimeError("The worker was not set up.")
         async with self._watch.over_runs(self._runs_task_group) as context:
             with _folder(configuration) as folder:
+                environment = configuration.env | await self._entrypoint(flow_run)
                 starter = ForkStarter(
-                    await self._warm(), configuration.env, Path(folder), context.control_channel
+                    await self._warm(), environment, Path(folder), context.control_channel
                 )
                 executor = context.create_executor(
                     flow_run,
@@ -171,6 +182,15 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
         if ended is None:
             raise RuntimeError("The process of the run was not started.")
         return ended
+
+    async def _entrypoint(self, flow_run: FlowRun) -> dict[str, str | None]:
+        """Where the flow is, if it is in a module that is loaded: the run need not ask for it."""
+        if not flow_run.deployment_id:
+            return {}
+        deployment = await self.client.read_deployment(flow_run.deployment_id)
+        if deployment.pull_steps or ":" in (deployment.entrypoint or ":"):
+            return {}
+        return {"PREFECT__FLOW_ENTRYPOINT": deployment.entrypoint}
 
     async def _warm(self) -> Parent:
         """A parent that has loaded the code as it is installed now."""

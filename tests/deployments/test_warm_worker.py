@@ -1,0 +1,146 @@
+"""The warm worker: which runs it takes, and that it is told of them."""
+
+import asyncio
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from prefect.client.schemas.objects import FlowRun
+from prefect.workers.base import BaseWorker
+from pydantic import BaseModel
+
+from deployments.warm.keeping import kept_for
+from deployments.warm.worker import WarmWorker
+
+
+@dataclass
+class House:
+    """A worker with three places, and a server that has runs for it."""
+
+    worker: WarmWorker
+    waiting: list[FlowRun] = field(default_factory=list)
+    taken: list[str] = field(default_factory=list)
+    asked: int = 0
+
+    def push(self, repository: str, number: int = 1) -> None:
+        for _ in range(number):
+            parameters = {"commit": {"repository": repository}}
+            name = f"{repository} {len(self.waiting)}"
+            self.waiting.append(
+                FlowRun(id=uuid4(), flow_id=uuid4(), name=name, parameters=parameters)
+            )
+
+    async def look(self) -> list[str]:
+        """Have it look for runs; returns what it takes now."""
+        before = len(self.taken)
+        await self.worker.get_and_submit_flow_runs()
+        return self.taken[before:]
+
+    def end(self, name: str, *, again: bool = False) -> None:
+        run = next(run for run in self.waiting if run.name == name)
+        if not again:
+            self.waiting.remove(run)
+        self.worker._release_limit_slot(run.id)
+
+
+@pytest.fixture
+def house(monkeypatch: pytest.MonkeyPatch) -> House:
+    house = House(WarmWorker("a-pool", limit=3))
+    house.worker.is_setup = True
+
+    async def get_and_submit(worker: WarmWorker) -> list[FlowRun]:
+        house.asked += 1
+        responses = [SimpleNamespace(flow_run=run) for run in house.waiting]
+        return await worker._submit_scheduled_flow_runs(responses)  # type: ignore[arg-type]
+
+    async def submit(_: WarmWorker, responses: list[Any]) -> list[FlowRun]:
+        house.taken += [one.flow_run.name for one in responses]
+        return [one.flow_run for one in responses]
+
+    monkeypatch.setattr(BaseWorker, "get_and_submit_flow_runs", get_and_submit)
+    monkeypatch.setattr(BaseWorker, "_submit_scheduled_flow_runs", submit)
+    return house
+
+
+async def test_it_takes_as_many_runs_as_it_has_places(house: House) -> None:
+    house.push("ours", 5)
+    assert await house.look() == ["ours 0", "ours 1", "ours 2"]
+    assert await house.look() == []
+    assert house.asked == 1, "a worker without a free place asks nobody"
+    house.end("ours 1")
+    assert await house.look() == ["ours 3"]
+
+
+async def test_a_burst_of_one_repository_holds_up_another_by_one_run_at_most(house: House) -> None:
+    house.push("theirs", 50)
+    await house.look()
+    house.push("ours")
+    house.end("theirs 0")
+    assert await house.look() == ["ours 50"]
+
+
+async def test_a_run_that_is_retried_waits_for_the_end_of_its_last_process(house: House) -> None:
+    house.push("ours")
+    assert await house.look() == ["ours 0"]
+    assert await house.look() == []
+    house.end("ours 0", again=True)
+    assert await house.look() == ["ours 0"]
+
+
+async def test_the_end_of_a_run_wakes_it(house: House) -> None:
+    house.push("ours", 4)
+    looking = asyncio.create_task(house.worker._look_when_woken())
+    try:
+        house.worker._woken.set()
+        await until(lambda: len(house.taken) == 3)
+        house.end("ours 0")
+        await until(lambda: len(house.taken) == 4)
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+
+
+async def test_a_process_that_died_is_reported_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[str] = []
+
+    async def report(_: object, __: object, message: str, ___: object = None) -> None:
+        reported.append(message)
+
+    monkeypatch.setattr(BaseWorker, "_propose_crashed_state", report)
+    crashed: Any = house.worker._propose_crashed_state
+    await crashed(None, "Flow run infrastructure exited with non-zero status code -9. Killed.")
+    await crashed(None, "Flow run could not be submitted to infrastructure.")
+    assert reported == ["Flow run could not be submitted to infrastructure."]
+
+
+class Answer(BaseModel):
+    variables: dict[str, str] = {}
+
+
+async def test_what_one_run_writes_into_an_answer_does_not_reach_the_next() -> None:
+    asked: list[UUID] = []
+
+    async def read(key: UUID) -> Answer:
+        asked.append(key)
+        return Answer()
+
+    one, other = uuid4(), uuid4()
+    kept = kept_for(60, read)
+    (await kept(one)).variables["SECRET"] = "of the first run"
+    assert (await kept(one)).variables == {}
+    assert (await kept(other)).variables == {}
+    assert asked == [one, other]
+    at_once = kept_for(0, read)
+    await at_once(one)
+    await at_once(one)
+    assert asked == [one, other, one, one]
+
+
+async def until(ready: Any, seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not ready():  # noqa: ASYNC110 - nobody sets an event for what is waited for
+            await asyncio.sleep(0.005)
