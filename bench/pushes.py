@@ -87,12 +87,14 @@ class Webhook:
             return min(pool.map(self.push, shas, branches))
 
     def _payload(self, sha: str, branch: str) -> dict[str, object]:
+        ada = {"name": "Ada Lovelace", "email": "ada@example.com", "username": "ada"}
         commit = {
             "id": sha,
             "message": "A change",
             "timestamp": "2026-01-01T00:00:00Z",
             "url": f"https://github.com/example/hello-service/commit/{sha}",
-            "author": {"name": "Ada Lovelace", "email": "ada@example.com", "username": "ada"},
+            "author": ada,
+            "committer": ada,
             "added": [],
             "removed": [],
             "modified": ["VERSION"],

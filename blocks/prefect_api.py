@@ -292,10 +292,24 @@ async def find_runs(
 
 async def read_steps(client: PrefectClient, run_id: UUID) -> list[TaskRun]:
     """The task runs of a run, in the order in which they were made."""
-    found = await client.read_task_runs(
-        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
-    )
-    return sorted(found, key=lambda step: str(step.expected_start_time or step.created))
+    return (await read_steps_of(client, [run_id]))[run_id]
+
+
+async def read_steps_of(client: PrefectClient, run_ids: list[UUID]) -> dict[UUID, list[TaskRun]]:
+    """The task runs of each of these runs, in the order in which they were made."""
+    steps: dict[UUID, list[TaskRun]] = {run_id: [] for run_id in run_ids}
+    read, wanted = 0, FlowRunFilter(id=FlowRunFilterId(any_=run_ids))
+    while run_ids:
+        page = await client.read_task_runs(flow_run_filter=wanted, limit=_PAGE, offset=read)
+        read += len(page)
+        for step in page:
+            if step.flow_run_id in steps:
+                steps[step.flow_run_id].append(step)
+        if len(page) < _PAGE:
+            break
+    for mine in steps.values():
+        mine.sort(key=lambda step: str(step.expected_start_time or step.created))
+    return steps
 
 
 def step_name(task_run: TaskRun) -> str:

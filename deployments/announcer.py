@@ -16,13 +16,13 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.events.schemas.events import Event
 
 from blocks.channel import Channel
-from blocks.prefect_api import PIPELINE, PRUNE, prefect_api, read_runs_by_id, read_steps
+from blocks.prefect_api import PIPELINE, PRUNE, prefect_api, read_runs_by_id, read_steps_of
 from blocks.run_search import read_failed_prunes, read_recent_runs, read_states
 from deployments.inbox import Inbox, Told
 from deployments.receiver import Repositories
@@ -92,8 +92,10 @@ class Announcer:
         async with self._api() as client:
             runs = await self._read(client, ids, everything=everything)
             channel = await self._channel(client)
+            steps = await read_steps_of(client, [run.id for run in runs if run.run_count])
             for run in runs:
-                await self._tell_run(channel, run, await self._report(client, run))
+                report = await self._report(client, run, steps.get(run.id, []))
+                await self._tell_run(channel, run, report)
 
     async def _read(
         self, client: PrefectClient, ids: set[UUID], *, everything: bool
@@ -133,12 +135,8 @@ class Announcer:
             return True
         return run.id in self._settled and self._settled[run.id] == run.state_id
 
-    async def _report(self, client: PrefectClient, run: FlowRun) -> RunReport:
-        steps, states = (
-            await asyncio.gather(read_steps(client, run.id), read_states(client, run.id))
-            if run.run_count
-            else ([], [])
-        )
+    async def _report(self, client: PrefectClient, run: FlowRun, steps: list[TaskRun]) -> RunReport:
+        states = await read_states(client, run.id) if run.run_count else []
         report = report_of(run, self._kind(run), steps, "", states)
         repository = (await self._repositories()).get(report.commit.repository)
         if not repository or not report.commit.sha:

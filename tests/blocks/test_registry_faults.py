@@ -68,6 +68,7 @@ class House:
         self.images, self.proxy, self.real = images, proxy, running.block.address
         self.recorded: list[PublishedImage] = []
         registry = Registry(address=proxy.address)
+        monkeypatch.setattr(steps, "load", lambda *_: None)
         monkeypatch.setattr(steps, "registry_of", lambda _: registry)
         monkeypatch.setattr(steps, "_engine", lambda: Engine(DockerHost()))
         monkeypatch.setattr(steps, "run_log", lambda: lambda _: None)

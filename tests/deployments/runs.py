@@ -137,10 +137,13 @@ class FakePrefect:
     async def read_flow_run_states(self, flow_run_id: UUID) -> list[State[Any]]:
         return list(self.states[flow_run_id])
 
-    async def read_task_runs(self, *, flow_run_filter: FlowRunFilter) -> list[TaskRun]:
+    async def read_task_runs(
+        self, *, flow_run_filter: FlowRunFilter, limit: int, offset: int
+    ) -> list[TaskRun]:
         self.asked_for_steps += 1
         ids = (flow_run_filter.id.any_ if flow_run_filter.id else None) or []
-        return [step for run_id in ids for step in self.steps.get(run_id, [])]
+        steps = [step for run_id in ids for step in self.steps.get(run_id, [])]
+        return steps[offset : offset + limit]
 
     async def read_flows(self) -> list[Flow]:
         return list(self.flows.values())

@@ -22,7 +22,6 @@ def records(origin: Origin, monkeypatch: pytest.MonkeyPatch) -> list[PublishedIm
     """What was published as the digest that serves, the latest first."""
     found: list[PublishedImage] = []
     monkeypatch.setattr(admission, "recorded_images", lambda _: found)
-    monkeypatch.setattr(admission, "load", lambda *_: origin.block)
     return found
 
 
@@ -35,10 +34,10 @@ def test_a_stack_that_says_only_its_digest_does_not_go_back_behind_a_revert(
     # The older commit of that content was published once more, for another branch.
     records[:] = [published(first, "release"), published(revert), published(first)]
     with pytest.raises(Superseded) as gone:
-        only_forward(Commit(repository="hello", branch="master", sha=second))(serving)
+        only_forward(origin.block, Commit(repository="hello", branch="master", sha=second))(serving)
     assert gone.value.by == revert
     newer = origin.push({"a": "3"})
-    only_forward(Commit(repository="hello", branch="master", sha=newer))(serving)
+    only_forward(origin.block, Commit(repository="hello", branch="master", sha=newer))(serving)
 
 
 def test_what_a_stack_says_of_itself_counts_more_than_what_was_published(
@@ -46,11 +45,11 @@ def test_what_a_stack_says_of_itself_counts_more_than_what_was_published(
 ) -> None:
     first, second = origin.push({"a": "1"}), origin.push({"a": "2"})
     records[:] = [published(second), published(first)]
-    only_forward(Commit(repository="hello", branch="master", sha=second))(
+    only_forward(origin.block, Commit(repository="hello", branch="master", sha=second))(
         Serving(digest=DIGEST, sha=first)
     )
     with pytest.raises(Superseded):
-        only_forward(Commit(repository="hello", branch="master", sha=first))(
+        only_forward(origin.block, Commit(repository="hello", branch="master", sha=first))(
             Serving(digest=DIGEST, sha=second)
         )
 
@@ -61,9 +60,9 @@ def test_a_person_goes_back_with_a_reason_only(
     first, second = origin.push({"a": "1"}), origin.push({"a": "2"})
     records[:] = [published(second)]
     back, serving = published(first).commit, Serving(digest=DIGEST, sha="")
-    with_reason(back, "the new one is slow")(serving)
+    with_reason(origin.block, back, "the new one is slow")(serving)
     with pytest.raises(ReasonMissing):
-        with_reason(back, " ")(serving)
+        with_reason(origin.block, back, " ")(serving)
 
 
 def test_onto_an_empty_stack_everything_on_its_branch_may_go(
@@ -71,4 +70,4 @@ def test_onto_an_empty_stack_everything_on_its_branch_may_go(
 ) -> None:
     assert not records
     sha = origin.push({"a": "1"})
-    only_forward(Commit(repository="hello", branch="master", sha=sha))(None)
+    only_forward(origin.block, Commit(repository="hello", branch="master", sha=sha))(None)
