@@ -6,20 +6,18 @@ import os
 import statistics
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 from sqlalchemy import Connection, MetaData, Table, select, update
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from bench.project import Project, project
 from bench.pushes import Repository
-from deployments.environment import api_password
+from bench.start_page import start_page
 from deployments.settings import SystemSettings
 
 RUNS = (10, 1_000, 20_000)
@@ -120,24 +118,6 @@ def _copied(row: Row, ids: dict[Any, Any], ago: timedelta) -> Row:
         else:
             made[name] = value
     return made
-
-
-# -- the start page ---------------------------------------------------------------------------
-
-
-def start_page(settings: SystemSettings) -> float:
-    """How long the API takes for what the UI's start page asks, one after the other."""
-    user, _, password = api_password(settings).partition(":")
-    with httpx.Client(
-        base_url=settings.api_url, auth=(user, password), trust_env=False, timeout=120
-    ) as client:
-        began = time.monotonic()
-        for path, body in _START_PAGE:
-            client.post(path, json=body).raise_for_status()
-        return time.monotonic() - began
-
-
-_START_PAGE: list[tuple[str, Row]] = []
 
 
 # -- databases --------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from domain.image import PublishedImage, Serving
 if TYPE_CHECKING:
     from blocks.docker_stack import DockerStack
 
-_POLL_SECONDS = 0.05
+_POLL_SECONDS, _LOOK_SECONDS = 0.05, 0.3
 SLOT = "samebits.slot"
 """Label of a version: the slot of the traffic switch that it runs in"""
 _SETTINGS, _RUN, _TURN = "samebits.settings", "samebits.run", "samebits.turn"
@@ -203,12 +203,14 @@ class StackHost:
         """Return when the version answers; raises DeployFailed when it ends or takes too long."""
         switch.check(slot)
         deadline = time.monotonic() + self.stack.health_timeout_seconds
-        said = ""
+        said, look_at = "", 0.0
         while True:
-            seen = self._there(new.id)
-            if not seen.running:
-                why = f"It ended with exit code {seen.exit_code}."
-                raise self._unhealthy(switch.switch, new, why)
+            if time.monotonic() >= look_at:
+                look_at = time.monotonic() + _LOOK_SECONDS
+                seen = self._there(new.id)
+                if not seen.running:
+                    why = f"It ended with exit code {seen.exit_code}."
+                    raise self._unhealthy(switch.switch, new, why)
             seen_by_switch = switch.switch.slots()[slot]
             if seen_by_switch.healthy:
                 return

@@ -13,10 +13,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.events.schemas.events import Event
@@ -34,7 +35,7 @@ _LOOK_BACK = timedelta(days=2)
 _COMPARE_SECONDS = 30.0
 _RETRY_SECONDS = 5.0
 _MOST_RETRY_SECONDS = 60.0
-_GATHER_SECONDS = 0.5
+_GATHER_SECONDS = 1.0
 _ENDS = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 _REFUSED_SECONDS = 600.0
 _SETTLED_AFTER = timedelta(minutes=1)
@@ -60,6 +61,8 @@ class Announcer:
         """The name of each flow"""
         self._settled: dict[UUID, UUID | None] = {}
         self._refused: dict[UUID, float] = {}
+        self._pasts: dict[UUID, tuple[UUID | None, list[State[Any]]]] = {}
+        """The states of runs that are not settled, and the last of them"""
 
     async def run(self) -> None:
         """Tell for ever."""
@@ -136,12 +139,23 @@ class Announcer:
         return run.id in self._settled and self._settled[run.id] == run.state_id
 
     async def _report(self, client: PrefectClient, run: FlowRun, steps: list[TaskRun]) -> RunReport:
-        states = await read_states(client, run.id) if run.run_count else []
+        states = await self._past(client, run)
         report = report_of(run, self._kind(run), steps, "", states)
         repository = (await self._repositories()).get(report.commit.repository)
         if not repository or not report.commit.sha:
             return report
         return report.model_copy(update={"commit_url": repository.commit_url(report.commit.sha)})
+
+    async def _past(self, client: PrefectClient, run: FlowRun) -> list[State[Any]]:
+        """The states of a run; while its first try goes on, no other one has ended."""
+        first = run.run_count == 1 and run.state is not None and run.state.is_running()
+        if not run.run_count or first:
+            return []
+        seen, states = self._pasts.get(run.id, (None, []))
+        if seen != run.state_id:
+            states = await read_states(client, run.id)
+            self._pasts[run.id] = run.state_id, states
+        return states
 
     async def _tell_run(self, channel: Channel, run: FlowRun, report: RunReport) -> None:
         message = message_of(report)
@@ -158,6 +172,7 @@ class Announcer:
                 return
         if run.end_time and run.end_time < datetime.now(UTC) - _SETTLED_AFTER:
             self._settled[run.id] = run.state_id
+            self._pasts.pop(run.id, None)
 
     def _send(
         self, channel: Channel, told: Told, message: Message, endings: tuple[Ending, ...]

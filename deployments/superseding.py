@@ -39,7 +39,7 @@ from domain.marks import (
     way_given,
 )
 
-_GATHER_SECONDS = 0.3
+_GATHER_SECONDS = 1.0
 _SOON_SECONDS = 5.0
 _SLOW_SECONDS = 30.0
 _LOOK_BACK = timedelta(days=2)

@@ -18,6 +18,7 @@ import selectors
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -136,15 +137,22 @@ class _Parent:
 
 def _become(request: Words) -> None:
     """Run a module, Prefect's engine for one, as a fresh `python -m` would."""
+    before = _settings(os.environ)
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
     call_itself(request["run"])
     end_with_worker()
     random.seed()
-    refresh_global_settings_context()
+    if _settings(request["environment"]) != before:
+        refresh_global_settings_context()  # reading them anew takes 50 ms
     sys.argv = [request["module"]]
     runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+
+
+def _settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """What Prefect reads its settings from."""
+    return {k: v for k, v in environment.items() if k.startswith("PREFECT_") and k[8:9] != "_"}
 
 
 if __name__ == "__main__":
