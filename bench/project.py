@@ -25,7 +25,7 @@ from deployments.environment import client_settings, own_environment
 from deployments.settings import SystemSettings
 
 _TRACING = Path(__file__).parent / "tracing"
-_START_SECONDS, _WHOLE_SECONDS, _DRAIN_SECONDS, _IDLE_SECONDS = 240, 120, 600, 10
+_START_SECONDS, _WHOLE_SECONDS, _DRAIN_SECONDS, _IDLE_SECONDS = 240, 120, 600, 5
 _LANES = {"cli receive": "service", "cli work": "worker", "cli up": "up"}
 
 

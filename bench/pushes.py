@@ -126,5 +126,5 @@ def wait_for(look: Callable[[], float | None], seconds: float, what: str) -> flo
     while (found := look()) is None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what} did not come within {seconds:g} s")
-        time.sleep(0.005)
+        time.sleep(0.01)
     return found

@@ -14,7 +14,7 @@ from bench.numbers import Burst, Idle, Sample, descendants, idle_for, memory_mib
 from bench.pushes import Repository, Webhook, wait_for
 
 _HERE = Path(__file__).parent
-_WHOLE_SECONDS, _DRAIN_SECONDS, _IDLE_SECONDS = 120, 600, 10
+_WHOLE_SECONDS, _DRAIN_SECONDS, _IDLE_SECONDS = 120, 600, 5
 
 
 class Scripted:

@@ -75,7 +75,7 @@ class Arrivals:
     def start_server(self) -> None:
         """Start the Prefect server, on what it has kept."""
         port = str(self.settings.prefect_port)
-        argv = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
+        argv = ["deployments.prefect_server", "--host", "127.0.0.1", "--port", port]
         password = {"PREFECT_SERVER_API_AUTH_STRING": api_password(self.settings)}
         self._start("server", argv, f"{self.settings.api_url}/ready", password)
 

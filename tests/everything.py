@@ -16,19 +16,15 @@ from domain.errors import SamebitsError
 from tests import own_network
 from tests.lanes import Lane
 
-# The tests' systems look for runs once a second, not twice: each look takes 40 ms of processor.
-ENVIRONMENT = os.environ | {"PREFECT_WORKER_QUERY_SECONDS": "1"}
 PYTEST = [sys.executable, "-m", "pytest", "--durations=5"]
 # The end-to-end tests take the longest, and so come first where the processor is short.
 YIELDING = ["nice", "-n", "10", *PYTEST]
 # Half of them kill, and mostly wait for what becomes of it; the other half runs meanwhile.
 KILLING = [f"tests/e2e/test_{name}.py" for name in ("run_faults", "own_network", "up", "aws")]
-BESIDE = (
-    [*PYTEST, *KILLING],
-    [*YIELDING, "tests/aws", "tests/blocks", "tests/deployments"],
-)
+BESIDE = ([*PYTEST, *KILLING], [*YIELDING, "tests/aws"])
 ELSEWHERE = [*KILLING, own_network.TESTS]
 FIRST = [*PYTEST, "tests/e2e", *(f"--ignore={tests}" for tests in ELSEWHERE)]
+THEN = [*PYTEST, "tests/blocks", "tests/deployments"]
 
 
 def main() -> int:
@@ -37,11 +33,12 @@ def main() -> int:
         with Engine(DockerHost()) as connection:
             host_images.ensure_images(connection)
         beside = [
-            Lane(tests, Path(folder, f"beside-{n}"), ENVIRONMENT) for n, tests in enumerate(BESIDE)
+            Lane(tests, Path(folder, f"beside-{n}"), os.environ) for n, tests in enumerate(BESIDE)
         ]
         codes = list[int]()
         try:
-            codes.append(subprocess.run(FIRST, env=ENVIRONMENT, check=False).returncode)
+            for tests in (FIRST, THEN):
+                codes.append(subprocess.run(tests, check=False).returncode)
         finally:  # they need the engine to their end, also where this is interrupted
             codes += [one.wait() for one in beside]
     return max(codes, key=abs)
