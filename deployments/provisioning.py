@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -160,7 +161,9 @@ async def _work_pool(client: PrefectClient) -> None:
 
 async def _remove(client: PrefectClient, pool: WorkPool) -> None:
     """Remove a pool of another type, which Prefect cannot change; no waiting run may go with it."""
-    if waiting := await client.get_scheduled_flow_runs_for_work_pool(POOL):
+    # Of those that are due: the next nights' runs of `prune` are made anew.
+    now = datetime.now(UTC)
+    if waiting := await client.get_scheduled_flow_runs_for_work_pool(POOL, scheduled_before=now):
         raise StartFailed(
             f"The work pool {POOL} is of the type {pool.type}, and {len(waiting)} runs wait in it.",
             why=f"Runs are started by the type {WarmWorker.type} now, and a pool keeps its type.",

@@ -1,6 +1,7 @@
 """A Prefect worker type: each run in a process of its own, forked from a warm parent."""
 
 import asyncio
+import logging
 import os
 import socket
 import tempfile
@@ -26,11 +27,14 @@ from deployments.warm.patience import Patience
 from deployments.warm.starting import ForkStarter
 from deployments.warm.waking import hear_of_scheduled_runs
 from deployments.warm.watch import Watch
+from domain.errors import SamebitsError
+from domain.names import one_line
 from domain.routing import repository_of
 from domain.turns import take_turns
 
 _RUN_SECONDS, _FLOW_SECONDS = 1.0, 600.0
 """How long it is taken for known what a deployment is, and how a flow is called"""
+log = logging.getLogger("samebits.worker")
 _SECOND_REPORT = "Flow run infrastructure exited with non-zero status code"
 
 
@@ -58,6 +62,8 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
         self._most = limit or os.cpu_count() or 1
         self._going: dict[UUID, str] = {}
         """The repository of each run that this worker has taken"""
+        self._at_work: set[UUID] = set()
+        """Those of them that have, or had, a process"""
         self._turns: dict[str, int] = {}
         self._woken = asyncio.Event()
         self._one_look = asyncio.Lock()
@@ -86,7 +92,10 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
         while True:
             await self._woken.wait()
             self._woken.clear()
-            await self.get_and_submit_flow_runs()
+            try:
+                await self.get_and_submit_flow_runs()
+            except Exception as error:  # noqa: BLE001 - Prefect's own loop meets it too, and decides
+                log.warning("no run was taken: %s", one_line(f"{type(error).__name__}: {error}"))
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Take what there is to run, as far as there is room."""
@@ -117,11 +126,12 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
     async def _submit_run(self, flow_run: FlowRun) -> None:
         try:
             await super()._submit_run(flow_run)
-        except BaseException:
-            self._release_limit_slot(flow_run.id)
-            raise
+        finally:  # Prefect forgets to where the deployment is gone
+            if flow_run.id not in self._at_work:
+                self._release_limit_slot(flow_run.id)
 
     def _release_limit_slot(self, flow_run_id: UUID) -> None:
+        self._at_work.discard(flow_run_id)
         self._going.pop(flow_run_id, None)
         self._woken.set()
 
@@ -148,6 +158,7 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
         task_status: anyio.abc.TaskStatus[Any] | None = None,
     ) -> WarmResult:
         """Run a flow run to the end of its process."""
+        self._at_work.add(flow_run.id)
         status = task_status or anyio.TASK_STATUS_IGNORED
         ended: WarmResult | None = None
         if self._runs_task_group is None:
@@ -204,7 +215,7 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
 
     async def _warm_up(self) -> None:
         """Have it ready before the first run."""
-        with suppress(Exception):  # the first run says what is wrong
+        with suppress(SamebitsError):  # the first run says what is wrong
             await self._warm()
 
     # -- what costs a run time, and nobody needs ----------------------------------------------

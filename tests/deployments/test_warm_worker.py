@@ -89,6 +89,20 @@ async def test_a_run_that_is_retried_waits_for_the_end_of_its_last_process(house
     assert await house.look() == ["ours 0"]
 
 
+async def test_a_run_that_could_not_be_started_gives_its_place_back(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def submit(_: WarmWorker, __: FlowRun) -> None:
+        """As Prefect's does where the deployment is gone."""
+
+    monkeypatch.setattr(BaseWorker, "_submit_run", submit)
+    house.push("ours", 4)
+    await house.look()
+    await house.worker._submit_run(house.waiting[0])
+    house.waiting.pop(0)
+    assert await house.look() == ["ours 3"]
+
+
 async def test_the_end_of_a_run_wakes_it(house: House) -> None:
     house.push("ours", 4)
     looking = asyncio.create_task(house.worker._look_when_woken())

@@ -1,5 +1,6 @@
 """The work pool that `up` makes, also where an earlier version has made one of another type."""
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,7 +28,10 @@ class Pools:
             raise ObjectNotFound(Exception("404"))
         return SimpleNamespace(type=self.kind)
 
-    async def get_scheduled_flow_runs_for_work_pool(self, _: str) -> list[int]:
+    async def get_scheduled_flow_runs_for_work_pool(
+        self, _: str, *, scheduled_before: datetime
+    ) -> list[int]:
+        assert scheduled_before <= datetime.now(UTC)
         return list(range(self._waiting))
 
     async def delete_work_pool(self, _: str) -> None:
