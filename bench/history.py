@@ -6,6 +6,7 @@ import os
 import statistics
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -60,16 +61,18 @@ def _grown(system: Project, url: str, repository: Repository, say: Say) -> dict[
 
 async def copy_runs(url: str, number: int) -> None:
     """Copy the last finished run so often, spread over the days before it."""
-    engine = create_async_engine(url)
+    engine, metadata = create_async_engine(url), MetaData()
+    async with engine.connect() as connection:
+        with warnings.catch_warnings(action="ignore"):  # of indexes, which are not looked at
+            await connection.run_sync(metadata.reflect, only=_TABLES)
     for begin in range(0, number, _AT_ONCE):
+        end = min(begin + _AT_ONCE, number)
         async with engine.begin() as connection:
-            await connection.run_sync(_copy, begin, min(begin + _AT_ONCE, number), number)
+            await connection.run_sync(_copy, metadata, range(begin, end), number)
     await engine.dispose()
 
 
-def _copy(connection: Connection, begin: int, end: int, number: int) -> None:
-    metadata = MetaData()
-    metadata.reflect(connection, only=_TABLES)
+def _copy(connection: Connection, metadata: MetaData, numbers: range, number: int) -> None:
     runs, states, steps, step_states = (metadata.tables[name] for name in _TABLES)
     done = select(runs).where(runs.c.state_type == "COMPLETED").order_by(runs.c.created.desc())
     run = dict(connection.execute(done.limit(1)).mappings().one())
@@ -78,7 +81,7 @@ def _copy(connection: Connection, begin: int, end: int, number: int) -> None:
     of_steps = step_states.c.task_run_id.in_([step["id"] for step in its_steps])
     its_step_states = _rows(connection, step_states, of_steps)
     made: dict[Table, list[Row]] = {table: [] for table in (runs, states, steps, step_states)}
-    for n in range(begin, end):
+    for n in numbers:
         ago = timedelta(days=_DAYS) * (n + 1) / number
         ids: dict[Any, Any] = {}
         for table, rows in (

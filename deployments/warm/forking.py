@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deployments.warm.known import Known
 from domain.errors import StartFailed
 
 _READY_SECONDS = 180
@@ -77,6 +78,7 @@ class Parent:
         run: str,
         environment: Mapping[str, str],
         folder: Path,
+        known: Known,
         module: str = "prefect.engine",
     ) -> Forked:
         """Have a process forked that runs a module; StartFailed if the parent dies meanwhile."""
@@ -88,6 +90,7 @@ class Parent:
                 "module": module,
                 "environment": dict(environment),
                 "folder": str(folder),
+                "known": known,
             }
         )
         return await asked

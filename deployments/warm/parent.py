@@ -1,9 +1,9 @@
 """The parent of warm runs: it has everything loaded, and forks a process for each run.
 
-It reads a JSON object in each line of a socket, `{"run", "module", "environment", "folder"}`, and
-answers with `{"run", "pid"}`, and once the run's process has ended with `{"run", "code"}`, as
-subprocess has it. After `{"leave": true}` it ends with its last run. Where the socket ends without
-it, the worker is dead: it ends at once, and the kernel ends its runs.
+It reads a JSON object in each line of a socket, `{"run", "module", "environment", "folder",
+"known"}`, and answers with `{"run", "pid"}`, and once the run's process has ended with `{"run",
+"code"}`, as subprocess has it. After `{"leave": true}` it ends with its last run. Where the socket
+ends without it, the worker is dead: it ends at once, and the kernel ends its runs.
 
 usage: python -m deployments.warm.parent FD …
 """
@@ -26,6 +26,7 @@ from prefect.context import refresh_global_settings_context
 from prefect.plugins import load_prefect_collections
 
 from blocks.process import call_itself, end_with_worker
+from deployments.warm.known import remember
 
 # What each run would else load: Prefect's engine, our own flows, and what those load when they run.
 _LOADED = (
@@ -146,6 +147,7 @@ def _become(request: Words) -> None:
     random.seed()
     if _settings(request["environment"]) != before:
         refresh_global_settings_context()  # reading them anew takes 50 ms
+    remember(request["known"])
     sys.argv = [request["module"]]
     runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 

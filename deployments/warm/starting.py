@@ -13,6 +13,7 @@ from prefect.runner._process_manager import ProcessHandle
 
 from blocks.process import WORKER_PID
 from deployments.warm.forking import Parent
+from deployments.warm.known import Known
 
 
 class ForkStarter:
@@ -24,8 +25,9 @@ class ForkStarter:
         environment: Mapping[str, str | None],
         folder: Path,
         channel: ControlChannel,
+        known: Known,
     ) -> None:
-        self._parent, self._environment = parent, environment
+        self._parent, self._environment, self._known = parent, environment, known
         self._folder, self._channel = folder, channel
 
     async def start(
@@ -43,7 +45,7 @@ class ForkStarter:
             "PREFECT__CONTROL_TOKEN": token,
             WORKER_PID: str(os.getpid()),
         }
-        forked = await self._parent.fork(str(flow_run.id), given | own, self._folder)
+        forked = await self._parent.fork(str(flow_run.id), given | own, self._folder, self._known)
         task_status.started(ProcessHandle(forked))  # type: ignore[arg-type]
         try:
             await forked.ended.wait()

@@ -23,6 +23,7 @@ from prefect.workers.process import ProcessJobConfiguration, ProcessVariables
 from deployments.warm.forking import Parent
 from deployments.warm.installed import fingerprint
 from deployments.warm.keeping import kept_for
+from deployments.warm.known import Known, known
 from deployments.warm.patience import Patience
 from deployments.warm.starting import ForkStarter
 from deployments.warm.waking import hear_of_scheduled_runs
@@ -33,7 +34,7 @@ from domain.routing import repository_of
 from domain.turns import take_turns
 
 _RUN_SECONDS, _FLOW_SECONDS = 1.0, 600.0
-"""How long it is taken for known what a deployment is, and how a flow is called"""
+"""How long it is taken for known what a deployment is, and how a flow and a queue are called"""
 log = logging.getLogger("samebits.worker")
 _SECOND_REPORT = "Flow run infrastructure exited with non-zero status code"
 
@@ -143,6 +144,7 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
         client = self.client
         client.read_deployment = kept_for(_RUN_SECONDS, client.read_deployment)  # type: ignore[method-assign, assignment]
         client.read_flow = kept_for(_FLOW_SECONDS, client.read_flow)  # type: ignore[method-assign, assignment]
+        client.read_work_queue = kept_for(_FLOW_SECONDS, client.read_work_queue)  # type: ignore[method-assign, assignment]
 
     async def teardown(self, *exc_info: Any) -> None:
         """End, once the runs have."""
@@ -165,9 +167,12 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
             raise RuntimeError("The worker was not set up.")
         async with self._watch.over_runs(self._runs_task_group) as context:
             with _folder(configuration) as folder:
-                environment = configuration.env | await self._entrypoint(flow_run)
                 starter = ForkStarter(
-                    await self._warm(), environment, Path(folder), context.control_channel
+                    await self._warm(),
+                    configuration.env | await self._entrypoint(flow_run),
+                    Path(folder),
+                    context.control_channel,
+                    await self._known(flow_run),
                 )
                 executor = context.create_executor(
                     flow_run,
@@ -202,6 +207,24 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
         if deployment.pull_steps or ":" in (deployment.entrypoint or ":"):
             return {}
         return {"PREFECT__FLOW_ENTRYPOINT": deployment.entrypoint}
+
+    async def _known(self, flow_run: FlowRun) -> Known:
+        """What this worker knows of a run that comes by a deployment and a queue."""
+        if not flow_run.deployment_id or not flow_run.work_queue_id:
+            return {}
+        objects = {
+            "flow": await self.client.read_flow(flow_run.flow_id),
+            "deployment": await self.client.read_deployment(flow_run.deployment_id),
+            "work-queue": await self.client.read_work_queue(flow_run.work_queue_id),
+            "work-pool": self.work_pool,
+        }
+        keys = {
+            "flow": flow_run.flow_id,
+            "deployment": flow_run.deployment_id,
+            "work-queue": flow_run.work_queue_id,
+            "work-pool": self.work_pool.name,
+        }
+        return known(objects, keys)
 
     async def _warm(self) -> Parent:
         """A parent that has loaded the code as it is installed now."""

@@ -10,14 +10,17 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import pytest_asyncio
+from prefect.client.schemas.objects import Flow
 
 from blocks.process import WORKER_PID, is_run
 from deployments.warm import installed
 from deployments.warm.forking import Forked, Parent
 from deployments.warm.installed import fingerprint
+from deployments.warm.known import Known, known
 from domain.errors import StartFailed
 from tests.waiting import wait_until
 
@@ -30,13 +33,15 @@ class Runs:
 
     def __init__(self, parent: Parent, folder: Path) -> None:
         self.parent, self._folder, self._number = parent, folder, 0
+        self.known: Known = {}
 
     async def start(self, do: str, **environment: str) -> tuple[Forked, Path]:
         self._number += 1
         folder = self._folder / str(self._number)
         folder.mkdir()
         variables = {"PATH": os.environ["PATH"], "DO": do, **environment}
-        return await self.parent.fork(f"run-{self._number}", variables, folder, CHILD), folder
+        run = f"run-{self._number}"
+        return await self.parent.fork(run, variables, folder, self.known, CHILD), folder
 
     async def run(self, do: str, **environment: str) -> tuple[int, dict[str, Any]]:
         forked, folder = await self.start(do, **environment)
@@ -102,6 +107,17 @@ async def test_a_run_finds_everything_loaded(runs: Runs) -> None:
 
 
 @IN_ONE_LOOP
+async def test_what_the_worker_knows_is_known_to_that_run_only(runs: Runs) -> None:
+    flow = Flow(id=uuid4(), name="pipeline", labels={})
+    runs.known = known({"flow": flow}, {"flow": flow.id})
+    _, found = await runs.run("end")
+    assert found["known"] == {f"flow.{flow.id}": "pipeline"}
+    runs.known = {}
+    _, found = await runs.run("end")
+    assert found["known"] == {}
+
+
+@IN_ONE_LOOP
 async def test_runs_go_on_side_by_side_and_one_that_is_killed_ends_alone(runs: Runs) -> None:
     (one, _), (other, folder) = await runs.start("wait"), await runs.start("wait")
     wait_until((folder / "found.json").exists, 30, "it runs")
@@ -147,7 +163,7 @@ async def test_runs_end_with_their_parent_and_nobody_waits_for_them_for_ever(
     assert not parent.alive
     wait_until(lambda: not is_run(forked.pid, "run-1"), 30, "the kernel has ended it")
     with pytest.raises(StartFailed, match="has died"):
-        await parent.fork("run-2", {}, tmp_path)
+        await parent.fork("run-2", {}, tmp_path, {})
 
 
 @IN_ONE_LOOP
