@@ -167,6 +167,8 @@ def default_of(field: FieldInfo) -> str:
         return "the worker's"
     if isinstance(value, BaseModel):
         return "see below"
+    if field is SystemSettings.model_fields["runs_at_once"]:
+        return "one for each core"
     return "none" if value in (None, "", {}) else f"`{json.dumps(value).strip(chr(34))}`"
 
 
