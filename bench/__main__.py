@@ -11,7 +11,8 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,6 +38,7 @@ REPORT, PICTURE = Path(".integrations/bench.json"), Path(".integrations/timeline
 BUILDBOT = Path(".tools/buildbot/bin/buildbot")
 _FLOOR, _OURS, _BUILDBOT = "webhook + script (the floor)", "samebits", "Buildbot 4.3"
 _MOST_ROWS = 25
+_PORTS = count(10_000 + os.getpid() % 200 * 100)
 console = Console(width=110)
 
 
@@ -124,21 +126,28 @@ def settings_in(home: Path) -> SystemSettings:
     (prefect, receiver), (registry, stage), (prod, _) = free_ports(), free_ports(), free_ports()
     return SystemSettings(
         home=home / "home",
-        name=f"bench-{os.getpid()}-{home.name}",
+        name=f"bench-{os.getpid()}-{home.name.lower()}",
         prefect_port=prefect,
         receiver_port=receiver,
         registry_port=registry,
         stage_port=stage,
         prod_port=prod,
+        # What is pushed for the others would else be found, and built, in the middle of it.
+        reconcile_seconds=86_400,
     )
 
 
 def free_ports() -> tuple[int, int]:
-    """Two ports of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
+    """Two ports of 127.0.0.1 that nobody listens on, below those that connections are given."""
+    return _free_port(), _free_port()
+
+
+def _free_port() -> int:
+    for port in _PORTS:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def machine() -> str:
