@@ -18,6 +18,7 @@ from prefect.settings import temporary_settings
 from bench.numbers import Burst, Idle, Sample, descendants, idle_for, memory_mib
 from bench.pushes import Repository, Webhook, wait_for
 from blocks.docker_stack import DockerStack
+from blocks.engine import DockerHost, Engine
 from blocks.prefect_api import prefect_api, read_steps
 from blocks.run_search import read_recent_runs
 from deployments import example
@@ -163,6 +164,11 @@ def project(settings: SystemSettings, folder: Path) -> Iterator[Project]:
         process.wait(120)
         for stack, port in (("stage", settings.stage_port), ("prod", settings.prod_port)):
             DockerStack(port=port, prefix=settings.name).destroy(stack)
+        with Engine(DockerHost()) as engine:
+            registry = f"{settings.name}-registry"
+            engine.remove(registry)
+            engine.remove_volume(registry)
+            engine.remove_network(registry)
 
 
 def _commit(run: FlowRun) -> tuple[str, str]:
