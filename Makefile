@@ -53,7 +53,7 @@ clean:  ## remove the environment and the tools, not the data
 	@touch $@
 
 .tools/buildbot/ready: $(UV) Makefile
-	@$(UV) venv --quiet .tools/buildbot
+	@$(UV) venv --quiet --clear .tools/buildbot
 	@$(UV) pip install --quiet --python .tools/buildbot buildbot==$(BUILDBOT) buildbot-worker==$(BUILDBOT) \
 		buildbot-www==$(BUILDBOT)
 	@touch $@
