@@ -1,4 +1,4 @@
-"""TLS to Prefect's API."""
+"""TLS, to Prefect's API and elsewhere: a client that is made anew reads no authorities anew."""
 
 import ssl
 from functools import cache
@@ -16,11 +16,12 @@ def shared_tls() -> dict[str, Any] | None:
     """
     if PREFECT_API_TLS_INSECURE_SKIP_VERIFY:
         return None
-    return {"verify": _tls(PREFECT_API_SSL_CERT_FILE.value())}
+    return {"verify": tls(PREFECT_API_SSL_CERT_FILE.value())}
 
 
 @cache
-def _tls(authorities: str | None) -> ssl.SSLContext:
+def tls(authorities: str | None = None) -> ssl.SSLContext:
+    """What trusts the authorities of a file; without one, those of the world. Made once."""
     if authorities:
         return ssl.create_default_context(cafile=authorities)
     return httpx.create_ssl_context()

@@ -13,6 +13,7 @@ from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, SecretStr, field_validator
 
 from blocks.contracts import ImageRegistry
+from blocks.prefect_tls import tls
 from domain.errors import RegistryRefused, RegistryUnavailable
 from domain.image import Manifest
 from domain.names import one_line
@@ -87,17 +88,15 @@ class Registry(ImageRegistry, Block):
 
     @contextmanager
     def _client(self) -> Iterator[httpx.Client]:
-        plain = is_loopback(self.address)
-        scheme = "http" if plain else "https"
+        scheme = "http" if is_loopback(self.address) else "https"
         auth = (self.username, self.password.get_secret_value()) if self.username else None
         try:
             with httpx.Client(
                 base_url=f"{scheme}://{self.address}",
                 auth=auth,
                 timeout=30,
-                follow_redirects=not plain,
-                # Reading the authorities takes 25 ms, and nothing is verified over HTTP.
-                verify=not plain,
+                follow_redirects=True,
+                verify=tls(),
             ) as client:
                 yield client
         except httpx.TransportError as error:

@@ -210,7 +210,8 @@ def _turn_on(stack: str, log: Callable[[str], None]) -> Iterator[None]:
     """Have the stack alone; a holder that died has it for up to a minute more."""
 
     def waits() -> None:
-        log(f"Waiting for the turn on {stack}, which {deploys_to(stack) or 'another run'!r} has")
+        holder = deploys_to(stack)
+        log(f"Waiting for the turn on {stack}: {repr(holder) if holder else 'another run'} has it")
 
     with alone(f"stack-{stack}", _LEASE_SECONDS, lambda: bool(deploys_to(stack)), waits):
         yield

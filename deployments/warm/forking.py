@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import sys
@@ -14,6 +15,7 @@ from deployments.warm.known import Known
 from domain.errors import StartFailed
 
 _READY_SECONDS = 180
+log = logging.getLogger("samebits.worker")
 # A title may be as long as the arguments were, where the environment is to stay to be seen.
 _ROOM = "for the runs of a worker, which are forked from it and called by their ID"
 
@@ -118,8 +120,8 @@ class Parent:
         try:
             async for line in reader:
                 self._hear(json.loads(line))
-        except OSError:
-            pass
+        except OSError as error:  # as where it was killed
+            log.warning("the parent of the runs is gone: %s", error)
         finally:  # what it forked died with it
             if self._writer:
                 self._writer.close()

@@ -25,6 +25,7 @@ from typing import Any
 from prefect.context import refresh_global_settings_context
 from prefect.plugins import load_prefect_collections
 
+from blocks.prefect_tls import tls
 from blocks.process import call_itself, end_with_worker
 from deployments.warm.known import remember
 
@@ -57,6 +58,7 @@ def main(channel: socket.socket) -> None:
     for name in _LOADED:
         importlib.import_module(name)
     load_prefect_collections()  # the first block that is loaded does so
+    tls()  # each run would else read the authorities of the world, for its registry
     call_itself()  # before the first fork: it looks for the place of its title in the environment
     gc.collect()
     gc.freeze()  # what is loaded stays shared with the children

@@ -132,9 +132,11 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
                 self._release_limit_slot(flow_run.id)
 
     def _release_limit_slot(self, flow_run_id: UUID) -> None:
-        self._at_work.discard(flow_run_id)
         self._going.pop(flow_run_id, None)
-        self._woken.set()
+        # One that could not be started is looked at again by Prefect's interval, not at once.
+        if flow_run_id in self._at_work:
+            self._at_work.remove(flow_run_id)
+            self._woken.set()
 
     # -- running them -------------------------------------------------------------------------
 

@@ -179,6 +179,15 @@ async def test_a_parent_that_is_told_to_leave_ends_after_its_last_run(tmp_path: 
     assert not parent.alive
 
 
+@IN_ONE_LOOP
+async def test_a_parent_that_does_not_start_is_a_named_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(StartFailed, match="does not start"):
+        await Parent.start()
+
+
 def test_when_a_worker_dies_its_parent_and_its_runs_die_with_it(tmp_path: Path) -> None:
     worker = subprocess.Popen(
         [sys.executable, "-c", WORKER, str(tmp_path)], stdout=subprocess.PIPE, text=True

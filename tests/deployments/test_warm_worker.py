@@ -11,6 +11,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.workers.base import BaseWorker
 from pydantic import BaseModel
 
+from deployments.warm import worker as worker_module
 from deployments.warm.keeping import kept_for
 from deployments.warm.worker import WarmWorker
 
@@ -42,6 +43,7 @@ class House:
         run = next(run for run in self.waiting if run.name == name)
         if not again:
             self.waiting.remove(run)
+        self.worker._at_work.add(run.id)
         self.worker._release_limit_slot(run.id)
 
 
@@ -100,6 +102,7 @@ async def test_a_run_that_could_not_be_started_gives_its_place_back(
     await house.look()
     await house.worker._submit_run(house.waiting[0])
     house.waiting.pop(0)
+    assert not house.worker._woken.is_set(), "it is not tried again and again"
     assert await house.look() == ["ours 3"]
 
 
@@ -129,6 +132,36 @@ async def test_a_process_that_died_is_reported_once(
     await crashed(None, "Flow run infrastructure exited with non-zero status code -9. Killed.")
     await crashed(None, "Flow run could not be submitted to infrastructure.")
     assert reported == ["Flow run could not be submitted to infrastructure."]
+
+
+class FakeParent:
+    """A parent that is only looked at."""
+
+    def __init__(self) -> None:
+        self.alive, self.told_to_leave = True, False
+
+    @classmethod
+    async def start(cls) -> "FakeParent":
+        return cls()
+
+    def leave(self) -> None:
+        self.told_to_leave = True
+
+
+async def test_runs_have_one_parent_until_it_dies_or_the_installed_code_is_another(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = ["one"]
+    monkeypatch.setattr(worker_module, "Parent", FakeParent)
+    monkeypatch.setattr(worker_module, "fingerprint", lambda: installed[-1])
+    first: Any = await house.worker._warm()
+    assert await house.worker._warm() is first
+    installed.append("another")
+    second: Any = await house.worker._warm()
+    assert second is not first
+    assert first.told_to_leave, "it ends with its last run"
+    second.alive = False
+    assert await house.worker._warm() is not second
 
 
 class Answer(BaseModel):

@@ -78,10 +78,13 @@ async def test_a_run_goes_on_though_prefects_server_dies_and_is_started_again(
     async with whole.api() as client:
         watch = Watch(whole.settings, client)
         async with caught(clone, watch, step, subject, docker_host, chance) as (sha, run):
-            (server,) = whole.processes("prefect\0server")
+            (server,) = whole.processes("deployments.prefect_server")
             os.kill(server, signal.SIGKILL)
     await asyncio.to_thread(
-        wait_until, lambda: server not in whole.processes("prefect\0server"), 30, "it is dead"
+        wait_until,
+        lambda: server not in whole.processes("deployments.prefect_server"),
+        30,
+        "it is dead",
     )
     await asyncio.to_thread(wait_until, whole.answers, 60, "it is started again")
     async with whole.api() as client:
