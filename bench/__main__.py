@@ -7,15 +7,15 @@ import asyncio
 import os
 import platform
 import shutil
-import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from itertools import count
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import httpx
 from prefect.settings import temporary_settings
 from rich.console import Console
 from rich.table import Table
@@ -33,12 +33,19 @@ from deployments.engine_start import running_engine
 from deployments.environment import client_settings
 from deployments.settings import SystemSettings
 from domain.errors import SamebitsError
+from tests.conftest import free_port
 
 REPORT, PICTURE = Path(".integrations/bench.json"), Path(".integrations/timeline.svg")
 BUILDBOT = Path(".tools/buildbot/bin/buildbot")
 _FLOOR, _OURS, _BUILDBOT = "webhook + script (the floor)", "samebits", "Buildbot 4.3"
 _MOST_ROWS = 25
-_PORTS = count(10_000 + os.getpid() % 200 * 100)
+_BROKEN_OFF = (
+    SamebitsError,
+    TimeoutError,
+    RuntimeError,
+    httpx.HTTPError,
+    subprocess.SubprocessError,
+)
 console = Console(width=110)
 
 
@@ -138,16 +145,8 @@ def settings_in(home: Path) -> SystemSettings:
 
 
 def free_ports() -> tuple[int, int]:
-    """Two ports of 127.0.0.1 that nobody listens on, below those that connections are given."""
-    return _free_port(), _free_port()
-
-
-def _free_port() -> int:
-    for port in _PORTS:
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no port is free")
+    """Two ports of 127.0.0.1 that nobody listens on."""
+    return free_port(), free_port()
 
 
 def machine() -> str:
@@ -218,5 +217,7 @@ if __name__ == "__main__":
         sys.exit("curl is needed: apt-get install curl")
     try:
         main(quick="quick" in sys.argv[1:])
-    except SamebitsError as error:
-        sys.exit(str(error))
+    except _BROKEN_OFF as error:
+        sys.exit(
+            f"The benchmark was broken off: {error}\nWhat it had started is stopped. Run it again."
+        )

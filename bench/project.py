@@ -18,12 +18,13 @@ from prefect.settings import temporary_settings
 from bench.numbers import Burst, Idle, Sample, descendants, idle_for, memory_mib
 from bench.pushes import Repository, Webhook, wait_for
 from blocks.docker_stack import DockerStack
-from blocks.engine import DockerHost, Engine
+from blocks.engine import DockerHost
 from blocks.prefect_api import prefect_api, read_steps
 from blocks.run_search import read_recent_runs
 from deployments import example
 from deployments.environment import client_settings, own_environment
 from deployments.settings import SystemSettings
+from tests.conftest import remove_system
 
 _TRACING = Path(__file__).parent / "tracing"
 _START_SECONDS, _WHOLE_SECONDS, _DRAIN_SECONDS, _IDLE_SECONDS = 240, 120, 600, 5
@@ -81,6 +82,8 @@ class Project:
             most = max(most, memory_mib(descendants(self._pid)))
             time.sleep(1)
             ended = asyncio.run(self._ends(f"burst/{at}-", number))
+        if not ended:
+            raise TimeoutError(f"no run of the burst has passed; see {self.settings.home}/logs")
         return Burst(number, len(ended), round(max(ended) - began, 2), most)
 
     def idle(self) -> Idle:
@@ -164,11 +167,7 @@ def project(settings: SystemSettings, folder: Path) -> Iterator[Project]:
         process.wait(120)
         for stack, port in (("stage", settings.stage_port), ("prod", settings.prod_port)):
             DockerStack(port=port, prefix=settings.name).destroy(stack)
-        with Engine(DockerHost()) as engine:
-            registry = f"{settings.name}-registry"
-            engine.remove(registry)
-            engine.remove_volume(registry)
-            engine.remove_network(registry)
+        remove_system(DockerHost(), settings)
 
 
 def _commit(run: FlowRun) -> tuple[str, str]:

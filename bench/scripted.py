@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -129,8 +130,6 @@ def _process(
 
 
 def _listens(port: int) -> float | None:
-    import socket
-
     with socket.socket() as probe:
         return 1.0 if probe.connect_ex(("127.0.0.1", port)) == 0 else None
 
