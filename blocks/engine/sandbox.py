@@ -103,10 +103,12 @@ class Sandbox(Containers):
         timer = threading.Timer(limits.timeout_seconds, stop)
         tail: deque[str] = deque(maxlen=LOG_TAIL_LINES)
         with engine_faults("running the container"):
+            # Attached, for the engine's followed log can end before the container's last words.
+            output = container.attach(stream=True)
             container.start()
             timer.start()
             try:
-                for line in _lines(container.logs(stream=True, follow=True)):
+                for line in _lines(output):
                     tail.append(line)
                     log(line)
                 # The log can end before the container, or without a word: only the state counts.
