@@ -35,7 +35,7 @@ from domain.errors import BadInput, RunRefused, ServerUnavailable
 from domain.image import PublishedImage
 from domain.marks import delivered_by
 from domain.names import one_line
-from domain.routing import Route, idempotency_key, run_tags, tags_of
+from domain.routing import Route, idempotency_key, run_tags, tags_of, title_of
 
 POOL = "samebits"
 """The work pool of all our runs"""
@@ -224,9 +224,13 @@ async def create_redeploy_run(
     for deployment in await client.read_deployments(flow_filter=flow, limit=_PAGE):
         if deployment.parameters.get("repository") == repository:
             given = {"stack": stack, "image": image, "reason": reason}
+            given |= {"branch": branch} if branch else {}
+            whole = deployment.parameters | given
             return await client.create_flow_run_from_deployment(
                 deployment.id,
-                parameters=given | ({"branch": branch} if branch else {}),
+                parameters=given,
+                name=title_of(whole),
+                tags=tags_of(whole),
                 idempotency_key=key,
             )
     raise BadInput(
@@ -235,12 +239,13 @@ async def create_redeploy_run(
     )
 
 
-async def tag_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001
-    """A hook: a run that a person starts is tagged as those of the dispatcher are."""
+async def name_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001
+    """A hook: a run that a person starts is called and tagged as those of the dispatcher are."""
+    name = title_of(flow_run.parameters)
     missing = [tag for tag in tags_of(flow_run.parameters) if tag not in flow_run.tags]
-    if missing:
+    if missing or name != flow_run.name:
         async with prefect_api() as client:
-            await client.update_flow_run(flow_run.id, tags=[*flow_run.tags, *missing])
+            await client.update_flow_run(flow_run.id, name=name, tags=[*flow_run.tags, *missing])
 
 
 async def retry_run(

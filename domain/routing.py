@@ -75,6 +75,15 @@ def repository_of(parameters: Mapping[str, Any]) -> str:
     return str(named or parameters.get("repository") or "")
 
 
+def title_of(parameters: Mapping[str, Any]) -> str:
+    """What a run with these parameters is called, of `pipeline` or of `redeploy`."""
+    commit = parameters.get("commit")
+    if commit:
+        return Commit.model_validate(commit).title
+    image = str(parameters.get("image", "")).removeprefix("sha256:")
+    return f"{parameters.get('repository')} → {parameters.get('stack')} {image[:8]}"
+
+
 def tags_of(parameters: Mapping[str, Any]) -> list[str]:
     """The tags of a run with these parameters, of `pipeline` or of `redeploy`."""
     commit = parameters.get("commit") or {}

@@ -5,7 +5,7 @@ from enum import StrEnum
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from blocks.prefect_api import tag_run
+from blocks.prefect_api import name_run
 from domain.commit import Commit
 from domain.settings import Settings
 from flows.steps import build, deploy, publish, run_tests
@@ -18,7 +18,7 @@ class Outcome(StrEnum):
     DEPLOYED = "deployed"
 
 
-@flow(name="pipeline", flow_run_name="{commit.title}", on_running=[tag_run])
+@flow(name="pipeline", on_running=[name_run])
 async def pipeline(
     commit: Commit,
     stack: str | None = None,

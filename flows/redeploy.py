@@ -2,12 +2,11 @@
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run
 
 from blocks.contracts import ImageRegistry
 from blocks.loading import load
 from blocks.named import registry_of
-from blocks.prefect_api import recorded_image, run_log, stacks_of, tag_run
+from blocks.prefect_api import name_run, recorded_image, run_log, stacks_of
 from blocks.repository import GitHubRepository
 from domain.errors import BadInput, NotPublished, UnknownStack
 from domain.image import PublishedImage
@@ -15,13 +14,7 @@ from domain.names import checked_branch, checked_digest, checked_name, checked_s
 from flows.steps import deploy
 
 
-def _run_name() -> str:
-    given = flow_run.get_parameters()
-    image = str(given.get("image", "")).removeprefix("sha256:")
-    return f"{given.get('repository')} → {given.get('stack')} {image[:8]}"
-
-
-@flow(name="redeploy", flow_run_name=_run_name, on_running=[tag_run])
+@flow(name="redeploy", on_running=[name_run])
 async def redeploy(
     repository: str, stack: str, image: str, reason: str = "", branch: str = ""
 ) -> State[str]:

@@ -1,5 +1,7 @@
 """What the tests have a forked process do: it spoils all it can reach, and says what it found."""
 
+import asyncio
+import gc
 import json
 import os
 import resource
@@ -7,11 +9,39 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from uuid import uuid4
 
+from prefect import flow_engine, results
+from prefect.context import SettingsContext
 from prefect.events.related import RESOURCE_CACHE
+from pydantic import BaseModel
 
 import flows.pipeline
 
+
+def known_run() -> str:
+    """The name of the run that the worker handed over, if it did."""
+    known = flow_engine.load_flow_run.__module__ == "deployments.warm.known"
+    return flow_engine.load_flow_run(flow_run_id=uuid4()).name if known else ""
+
+
+def known_storage() -> list[str]:
+    """Where the worker said that results are kept, as the engine's two kinds of flows ask."""
+    reads = results._read_server_default_result_storage_block_id
+    if reads.__module__ != "deployments.warm.known":
+        return []
+    waits = results._aread_server_default_result_storage_block_id
+    return [str(reads()), str(asyncio.run(waits()))]
+
+
+def incomplete(model: type[BaseModel]) -> list[str]:
+    """The models below one whose schema is made on first use."""
+    below = model.__subclasses__()
+    own = [one.__qualname__ for one in below if not one.__pydantic_complete__]
+    return own + [name for one in below for name in incomplete(one)]
+
+
+settings = SettingsContext.get()
 found = {
     "environment": dict(os.environ),
     "folder": str(Path.cwd()),
@@ -22,6 +52,11 @@ found = {
     "threads": threading.active_count(),
     "title": Path("/proc/self/cmdline").read_text().strip("\0"),
     "known": {key: entry["object"].name for key, (entry, _) in RESOURCE_CACHE.items()},
+    "run": known_run(),
+    "storage": known_storage(),
+    # What was there before the fork is frozen, and not listed.
+    "settings_read": gc.is_tracked(settings) and settings in gc.get_objects(),
+    "incomplete_models": incomplete(BaseModel),
     "handlers": str(signal.getsignal(signal.SIGTERM)),
 }
 Path("found.json").write_text(json.dumps(found))

@@ -1,19 +1,22 @@
 """What a worker knows already, and each of its runs would else ask Prefect for.
 
-Prefect's client reads four things for the first event of a run: flow, deployment, queue and pool.
+That is the run itself, where results are kept, and the four things that Prefect's client reads for
+the first event of a run: flow, deployment, queue and pool.
 """
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
-from prefect.client.schemas.objects import Flow, WorkPool, WorkQueue
+from prefect import flow_engine, results
+from prefect.client.schemas.objects import Flow, FlowRun, WorkPool, WorkQueue
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.related import RESOURCE_CACHE
 from prefect.types._datetime import now
 from pydantic import BaseModel
 
-Known = dict[str, dict[str, Any]]
-"""As it goes over the socket: kind to its key in Prefect's cache, and the object"""
+Known = dict[str, Any]
+"""As it goes over the socket: `run`, `storage`, and `related`, by kind"""
 
 _KINDS: dict[str, type[BaseModel]] = {
     "flow": Flow,
@@ -23,17 +26,40 @@ _KINDS: dict[str, type[BaseModel]] = {
 }
 
 
-def known(objects: Mapping[str, BaseModel], keys: Mapping[str, object]) -> Known:
-    """These objects, by kind, to be handed on; `keys` are what a run names them by."""
+def known(
+    run: FlowRun,
+    storage: UUID | None,
+    related: Mapping[str, BaseModel],
+    keys: Mapping[str, object],
+) -> Known:
+    """These to be handed on: a run, the block that Prefect's server names for results if any, and
+    by kind what the run is of; `keys` are what a run names them by.
+    """
     return {
-        kind: {"key": str(keys[kind]), "object": found.model_dump(mode="json")}
-        for kind, found in objects.items()
+        "run": run.model_dump(mode="json"),
+        "storage": storage and str(storage),
+        "related": {
+            kind: {"key": str(keys[kind]), "object": found.model_dump(mode="json")}
+            for kind, found in related.items()
+        },
     }
 
 
 def remember(given: Known) -> None:
-    """In the process of a run: have Prefect's client take these as read."""
-    for kind, said in given.items():
+    """In the process of a run: have Prefect's engine take these as read."""
+    if not given:
+        return
+    run, storage = FlowRun.model_validate(given["run"]), given["storage"] and UUID(given["storage"])
+
+    async def named() -> UUID | None:
+        return storage
+
+    # Prefect's engine asks once for the run, and reads it again once it is Running; for the
+    # storage it asks three times.
+    flow_engine.load_flow_run = lambda flow_run_id: run  # noqa: ARG005 - Prefect's name
+    results._read_server_default_result_storage_block_id = lambda: storage  # noqa: SLF001
+    results._aread_server_default_result_storage_block_id = named  # noqa: SLF001
+    for kind, said in given["related"].items():
         entry: dict[str, Any] = {
             "kind": kind,
             "object": _KINDS[kind].model_validate(said["object"]),

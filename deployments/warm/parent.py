@@ -24,10 +24,12 @@ from typing import Any
 
 from prefect.context import refresh_global_settings_context
 from prefect.plugins import load_prefect_collections
+from pydantic import BaseModel
 
 from blocks.prefect_tls import tls
 from blocks.process import call_itself, end_with_worker
 from deployments.warm.known import remember
+from deployments.warm.suspending import observe_meanwhile
 
 # What each run would else load: Prefect's engine, our own flows, and what those load when they run.
 _LOADED = (
@@ -58,6 +60,8 @@ def main(channel: socket.socket) -> None:
     for name in _LOADED:
         importlib.import_module(name)
     load_prefect_collections()  # the first block that is loaded does so
+    _complete_models()
+    observe_meanwhile()
     tls()  # each run would else read the authorities of the world, for its registry
     call_itself()  # before the first fork: it looks for the place of its title in the environment
     gc.collect()
@@ -65,6 +69,14 @@ def main(channel: socket.socket) -> None:
     request = _Parent(channel).serve()
     if request:
         _become(request)
+
+
+def _complete_models(model: type[BaseModel] = BaseModel) -> None:
+    """Prefect leaves the schema of a model to its first use, which would be in each run."""
+    for below in model.__subclasses__():
+        if not below.__pydantic_complete__:
+            below.model_rebuild(raise_errors=False)
+        _complete_models(below)
 
 
 class _Parent:

@@ -13,10 +13,11 @@ from uuid import UUID
 import anyio
 import anyio.abc
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, ServerDefaultResultStorage
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.flows import load_flow_from_flow_run
 from prefect.runner._process_manager import ProcessHandle
+from prefect.states import Pending
 from prefect.workers.base import BaseWorker, BaseWorkerResult
 from prefect.workers.process import ProcessJobConfiguration, ProcessVariables
 
@@ -33,8 +34,9 @@ from domain.names import one_line
 from domain.routing import repository_of
 from domain.turns import take_turns
 
-_RUN_SECONDS, _FLOW_SECONDS = 1.0, 600.0
-"""How long it is taken for known what a deployment is, and how a flow and a queue are called"""
+_RUN_SECONDS, _STORAGE_SECONDS, _FLOW_SECONDS = 1.0, 60.0, 600.0
+"""How long it is taken for known what a deployment is, where results are kept, and how a flow and a
+queue are called"""
 log = logging.getLogger("samebits.worker")
 _SECOND_REPORT = "Flow run infrastructure exited with non-zero status code"
 
@@ -147,6 +149,7 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
         client.read_deployment = kept_for(_RUN_SECONDS, client.read_deployment)  # type: ignore[method-assign, assignment]
         client.read_flow = kept_for(_FLOW_SECONDS, client.read_flow)  # type: ignore[method-assign, assignment]
         client.read_work_queue = kept_for(_FLOW_SECONDS, client.read_work_queue)  # type: ignore[method-assign, assignment]
+        self._read_storage = kept_for(_STORAGE_SECONDS, _storage_of)
 
     async def teardown(self, *exc_info: Any) -> None:
         """End, once the runs have."""
@@ -214,7 +217,8 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
         """What this worker knows of a run that comes by a deployment and a queue."""
         if not flow_run.deployment_id or not flow_run.work_queue_id:
             return {}
-        objects = {
+        storage = await self._read_storage(self.client)
+        related = {
             "flow": await self.client.read_flow(flow_run.flow_id),
             "deployment": await self.client.read_deployment(flow_run.deployment_id),
             "work-queue": await self.client.read_work_queue(flow_run.work_queue_id),
@@ -226,7 +230,8 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
             "work-queue": flow_run.work_queue_id,
             "work-pool": self.work_pool.name,
         }
-        return known(objects, keys)
+        run = flow_run.model_copy(update={"state": Pending()})
+        return known(run, storage.default_result_storage_block_id, related, keys)
 
     async def _warm(self) -> Parent:
         """A parent that has loaded the code as it is installed now."""
@@ -261,6 +266,10 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
         # and would end a retry that was quick.
         if not message.startswith(_SECOND_REPORT):
             await super()._propose_crashed_state(flow_run, message, client)
+
+
+async def _storage_of(client: PrefectClient) -> ServerDefaultResultStorage:
+    return await client.read_server_default_result_storage()
 
 
 def _repository(run: FlowRun) -> str:

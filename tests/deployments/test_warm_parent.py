@@ -14,11 +14,12 @@ from uuid import uuid4
 
 import pytest
 import pytest_asyncio
-from prefect.client.schemas.objects import Flow
+from prefect.client.schemas.objects import Flow, FlowRun
+from prefect.settings import PREFECT_LOGGING_COLORS, temporary_settings
 
 from blocks.process import WORKER_PID, is_run
 from deployments.warm import installed
-from deployments.warm.forking import Forked, Parent
+from deployments.warm.forking import Forked, Parent, as_given_to_runs
 from deployments.warm.installed import fingerprint
 from deployments.warm.known import Known, known
 from domain.errors import StartFailed
@@ -53,7 +54,9 @@ class Runs:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def parent() -> AsyncIterator[Parent]:
-    parent = await Parent.start()
+    with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_LOGGING_COLORS: False}):
+        patch.setenv("PREFECT_LOGGING_COLORS", "false")  # which Prefect gives to a run as "False"
+        parent = await Parent.start()
     yield parent
     parent.leave()
     async with asyncio.timeout(30):
@@ -109,12 +112,31 @@ async def test_a_run_finds_everything_loaded(runs: Runs) -> None:
 @IN_ONE_LOOP
 async def test_what_the_worker_knows_is_known_to_that_run_only(runs: Runs) -> None:
     flow = Flow(id=uuid4(), name="pipeline", labels={})
-    runs.known = known({"flow": flow}, {"flow": flow.id})
+    run, storage = FlowRun(id=uuid4(), flow_id=flow.id, name="a run"), uuid4()
+    runs.known = known(run, storage, {"flow": flow}, {"flow": flow.id})
     _, found = await runs.run("end")
     assert found["known"] == {f"flow.{flow.id}": "pipeline"}
+    assert (found["run"], found["storage"]) == ("a run", [str(storage), str(storage)])
     runs.known = {}
     _, found = await runs.run("end")
-    assert found["known"] == {}
+    assert (found["known"], found["run"], found["storage"]) == ({}, "", [])
+
+
+@IN_ONE_LOOP
+async def test_a_run_with_the_workers_settings_does_not_read_them_anew(runs: Runs) -> None:
+    with temporary_settings({PREFECT_LOGGING_COLORS: False}):
+        given = as_given_to_runs()
+    assert given["PREFECT_LOGGING_COLORS"] == "False"
+    _, found = await runs.run("end", **given)
+    assert found["settings_read"] is False
+    _, found = await runs.run("end", **given | {"PREFECT_LOGGING_LEVEL": "DEBUG"})
+    assert found["settings_read"] is True
+
+
+@IN_ONE_LOOP
+async def test_no_schema_of_a_model_is_left_to_a_run(runs: Runs) -> None:
+    _, found = await runs.run("end")
+    assert found["incomplete_models"] == []
 
 
 @IN_ONE_LOOP
