@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -36,6 +37,7 @@ _COMPARE_SECONDS = 30.0
 _RETRY_SECONDS = 5.0
 _MOST_RETRY_SECONDS = 60.0
 _GATHER_SECONDS = 1.0
+_PAUSE_SECONDS = 2.0
 _ENDS = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 _REFUSED_SECONDS = 600.0
 _SETTLED_AFTER = timedelta(minutes=1)
@@ -57,6 +59,7 @@ class Announcer:
         self._inbox, self._created = inbox, created
         self._channel, self._repositories, self._api = channel, repositories, api
         self._ended = asyncio.Event()
+        self._looked = self._told_end = -math.inf
         self._kinds: dict[UUID, str] = {}
         """The name of each flow"""
         self._settled: dict[UUID, UUID | None] = {}
@@ -190,9 +193,15 @@ class Announcer:
             ids.add(await asyncio.wait_for(self._created.get(), seconds))
         except TimeoutError:
             return ids
-        # More comes with it, and is told together; but an end is told at once.
+        clock = asyncio.get_running_loop().time
+        # More comes with it, and is told together; but an end is told at once, if it is not one of
+        # many. Each look costs Prefect's server as much as a step does.
+        gather = max(_GATHER_SECONDS, self._looked + _PAUSE_SECONDS - clock())
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._ended.wait(), _GATHER_SECONDS)
+            await asyncio.wait_for(self._ended.wait(), gather)
+            await asyncio.sleep(self._told_end + _GATHER_SECONDS - clock())
+            self._told_end = clock()
+        self._looked = clock()
         self._ended.clear()
         while not self._created.empty():
             ids.add(self._created.get_nowait())

@@ -34,7 +34,10 @@ from domain.names import one_line
 from domain.routing import repository_of
 from domain.turns import take_turns
 
-_RUN_SECONDS, _STORAGE_SECONDS, _FLOW_SECONDS = 1.0, 60.0, 600.0
+_WAITING_SECONDS = 2.0
+"""How long it takes what it has found for waiting still. To find out costs Prefect's server 40 ms,
+and more where many wait, as after a burst of pushes; one that was cancelled meanwhile is refused"""
+_RUN_SECONDS, _STORAGE_SECONDS, _FLOW_SECONDS = 1.0, 60.0, 60.0
 """How long it is taken for known what a deployment is, where results are kept, and how a flow and a
 queue are called"""
 log = logging.getLogger("samebits.worker")
@@ -68,6 +71,9 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
         self._at_work: set[UUID] = set()
         """Those of them that have, or had, a process"""
         self._turns: dict[str, int] = {}
+        self._waiting: list[WorkerFlowRunResponse] = []
+        """What it has found, and had no place for"""
+        self._waiting_until = 0.0
         self._woken = asyncio.Event()
         self._one_look = asyncio.Lock()
         self._patience = Patience()
@@ -81,7 +87,7 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
     async def start(self, *args: Any, **kwargs: Any) -> None:
         """Work until cancelled."""
         waking = [
-            asyncio.create_task(hear_of_scheduled_runs(self._woken.set)),
+            asyncio.create_task(hear_of_scheduled_runs(self._hear)),
             asyncio.create_task(self._look_when_woken()),
             asyncio.create_task(self._warm_up()),
         ]
@@ -90,6 +96,10 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
         finally:
             for task in waking:
                 task.cancel()
+
+    def _hear(self) -> None:
+        self._waiting = []
+        self._woken.set()
 
     async def _look_when_woken(self) -> None:
         while True:
@@ -105,6 +115,8 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
         async with self._one_look:
             if len(self._going) >= self._most or not self.is_setup:
                 return []
+            if asyncio.get_running_loop().time() < self._waiting_until and self._waiting:
+                return await self._submit_scheduled_flow_runs(self._waiting)
             return await self._patience(super().get_and_submit_flow_runs, [])
 
     async def sync_with_backend(self) -> None:
@@ -124,7 +136,18 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
             repository = _repository(one.flow_run)
             self._going[one.flow_run.id] = repository
             self._turns[repository] = max(self._turns.values(), default=0) + 1
+        if flow_run_response is not self._waiting:
+            self._waiting_until = asyncio.get_running_loop().time() + _WAITING_SECONDS
+        rest = order[len(taken) :]
+        self._waiting = [] if await self._is_limited(rest) else rest
         return await super()._submit_scheduled_flow_runs(taken)
+
+    async def _is_limited(self, waiting: list[WorkerFlowRunResponse]) -> bool:
+        """Whether Prefect, which then has to be asked, lets only some of these go on at once."""
+        ids = {one.flow_run.work_queue_id for one in waiting}
+        queues = [await self.client.read_work_queue(queue) for queue in ids if queue]
+        limits = [self.work_pool.concurrency_limit, *(queue.concurrency_limit for queue in queues)]
+        return any(limit is not None for limit in limits)
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
         try:

@@ -358,6 +358,7 @@ async def test_the_announcer_goes_on_by_itself_after_the_channel_and_prefect_wer
 ) -> None:
     monkeypatch.setattr(announcer_module, "_RETRY_SECONDS", 0.01)
     monkeypatch.setattr(announcer_module, "_GATHER_SECONDS", 0)
+    monkeypatch.setattr(announcer_module, "_PAUSE_SECONDS", 0)
     house.prefect.add("Before")
     house.channel.faults[""] = ChannelUnavailable("Slack does not answer.")
     task = asyncio.create_task(house.announcer._tell_for_ever())
@@ -374,6 +375,30 @@ async def test_the_announcer_goes_on_by_itself_after_the_channel_and_prefect_wer
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_an_end_is_told_at_once_and_of_many_ends_the_next_ones_together(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcer_module, "_GATHER_SECONDS", 60)
+    first, second, third = (house.prefect.add(name) for name in ("One", "Two", "Three"))
+
+    def hear_of_end(run: UUID) -> None:
+        house.news.put_nowait(run)
+        house.announcer._ended.set()
+
+    async with asyncio.timeout(10):
+        hear_of_end(first)
+        assert await house.announcer._next_ids(60) == {first}
+    hear_of_end(second)
+    gathering = asyncio.create_task(house.announcer._next_ids(60))
+    await asyncio.wait([gathering], timeout=0.1)
+    assert not gathering.done()
+    gathering.cancel()
+    hear_of_end(third)
+    monkeypatch.setattr(announcer_module, "_GATHER_SECONDS", 0)
+    async with asyncio.timeout(10):
+        assert third in await house.announcer._next_ids(60)
 
 
 async def until(ready: Callable[[], bool], seconds: float = 10) -> None:

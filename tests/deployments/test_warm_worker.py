@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, WorkPool
 from prefect.workers.base import BaseWorker
 from pydantic import BaseModel
 
@@ -32,6 +32,7 @@ class House:
             self.waiting.append(
                 FlowRun(id=uuid4(), flow_id=uuid4(), name=name, parameters=parameters)
             )
+        self.worker._hear()  # as Prefect's event has it do
 
     async def look(self) -> list[str]:
         """Have it look for runs; returns what it takes now."""
@@ -51,6 +52,7 @@ class House:
 def house(monkeypatch: pytest.MonkeyPatch) -> House:
     house = House(WarmWorker("a-pool", limit=3))
     house.worker.is_setup = True
+    house.worker._work_pool = WorkPool(name="a-pool", type="warm")
 
     async def get_and_submit(worker: WarmWorker) -> list[FlowRun]:
         house.asked += 1
@@ -73,6 +75,31 @@ async def test_it_takes_as_many_runs_as_it_has_places(house: House) -> None:
     assert house.asked == 1, "a worker without a free place asks nobody"
     house.end("ours 1")
     assert await house.look() == ["ours 3"]
+
+
+async def test_what_waited_a_moment_ago_is_taken_without_asking_again(house: House) -> None:
+    house.push("ours", 6)
+    await house.look()
+    house.end("ours 0")
+    assert await house.look() == ["ours 3"]
+    assert house.asked == 1
+    house.end("ours 1")
+    house.worker._waiting_until = 0
+    assert await house.look() == ["ours 4"]
+    assert house.asked == 2, "after two seconds it asks"
+    house.end("ours 2")
+    house.push("ours")
+    assert await house.look() == ["ours 5"]
+    assert house.asked == 3, "of something new it asks"
+
+
+async def test_where_prefect_limits_the_runs_it_is_asked_each_time(house: House) -> None:
+    house.worker._work_pool = WorkPool(name="a-pool", type="warm", concurrency_limit=9)
+    house.push("ours", 5)
+    await house.look()
+    house.end("ours 0")
+    assert await house.look() == ["ours 3"]
+    assert house.asked == 2
 
 
 async def test_a_burst_of_one_repository_holds_up_another_by_one_run_at_most(house: House) -> None:
@@ -100,6 +127,7 @@ async def test_a_run_that_could_not_be_started_gives_its_place_back(
     monkeypatch.setattr(BaseWorker, "_submit_run", submit)
     house.push("ours", 4)
     await house.look()
+    house.worker._woken.clear()
     await house.worker._submit_run(house.waiting[0])
     house.waiting.pop(0)
     assert not house.worker._woken.is_set(), "it is not tried again and again"
