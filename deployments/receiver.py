@@ -7,6 +7,7 @@ then answers 202. Starting the run is the dispatcher's work.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -29,6 +30,8 @@ from domain.github import (
 from domain.names import one_line
 
 _STATUS: dict[type[SamebitsError], int] = {BadSignature: 401, BadPayload: 400, BodyTooLarge: 413}
+_EARLY = 0.6
+"""Part of the time that an answer is taken for fresh, after which it is read again"""
 _LONGEST_READ = 4.0
 log = logging.getLogger("samebits.receiver")
 
@@ -148,32 +151,46 @@ def read_delivery(headers: Mapping[str, str], body: bytes, known: Repositories) 
 
 
 class KnownRepositories:
-    """The repository blocks, asked of Prefect at most every few seconds.
+    """The repository blocks, as they were in Prefect some seconds ago.
 
-    While Prefect's API is away, those that were known last are used: no delivery is refused.
+    `run` reads them again and again, so that no delivery has to wait for it. While Prefect's API is
+    away, those that were known last are used: no delivery is refused.
     """
 
-    def __init__(self, read: Callable[[], Awaitable[Repositories]], seconds: float = 5.0) -> None:
+    def __init__(self, read: Callable[[], Awaitable[Repositories]], seconds: float = 8.0) -> None:
         self._read, self._seconds = read, seconds
         self._known: Repositories | None = None
         self._fresh_until = 0.0
         self._lock = asyncio.Lock()
 
+    async def run(self) -> None:
+        """Keep them fresh for ever."""
+        while True:
+            with suppress(ServerUnavailable):  # whoever asks is told
+                await self._refresh()
+            await asyncio.sleep(self._seconds * _EARLY)
+
     async def __call__(self) -> Repositories:
-        now = asyncio.get_running_loop().time()
+        if self._known is not None and asyncio.get_running_loop().time() < self._fresh_until:
+            return self._known
         async with self._lock:
-            if self._known is None or now >= self._fresh_until:
-                try:
-                    # The client tries again for long; GitHub waits for its answer for 10 s.
-                    async with asyncio.timeout(_LONGEST_READ):
-                        self._known = await self._read()
-                except (SamebitsError, TimeoutError) as error:
-                    if self._known is None:
-                        raise ServerUnavailable(
-                            "The repositories are not known yet: Prefect's API does not answer.",
-                            why=str(error),
-                            hint="Redeliver this later.",
-                        ) from error
-                    log.warning("the last known repositories are used: %s", error)
-                self._fresh_until = now + self._seconds
+            if self._known is not None and asyncio.get_running_loop().time() < self._fresh_until:
+                return self._known
+            return await self._refresh()
+
+    async def _refresh(self) -> Repositories:
+        now = asyncio.get_running_loop().time()
+        try:
+            # The client tries again for long; GitHub waits for its answer for 10 s.
+            async with asyncio.timeout(_LONGEST_READ):
+                self._known = await self._read()
+        except (SamebitsError, TimeoutError) as error:
+            if self._known is None:
+                raise ServerUnavailable(
+                    "The repositories are not known yet: Prefect's API does not answer.",
+                    why=str(error),
+                    hint="Redeliver this later.",
+                ) from error
+            log.warning("the last known repositories are used: %s", error)
+        self._fresh_until = now + self._seconds
         return self._known

@@ -1,5 +1,6 @@
 """Waiting for what one waits for, with a limit."""
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -15,3 +16,10 @@ def wait_until(ready: Callable[[], bool], seconds: float, what: str = "") -> Non
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:g} s: {what or ready}")
         time.sleep(0.05)
+
+
+async def until(ready: Callable[[], bool], seconds: float = 10) -> None:
+    """The same, where what is waited for needs the loop of this test; fails with TimeoutError."""
+    async with asyncio.timeout(seconds * PATIENCE):
+        while not ready():  # noqa: ASYNC110 - nobody sets an event for what is waited for
+            await asyncio.sleep(0.005)

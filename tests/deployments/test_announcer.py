@@ -27,6 +27,7 @@ from domain.marks import RESTARTED, SUPERSEDED, gives_way, way_given
 from domain.message import Message
 from tests.deployments.runs import SHA, FakePrefect
 from tests.slack import Slack
+from tests.waiting import until
 
 
 @dataclass
@@ -399,44 +400,3 @@ async def test_an_end_is_told_at_once_and_of_many_ends_the_next_ones_together(
     monkeypatch.setattr(announcer_module, "_GATHER_SECONDS", 0)
     async with asyncio.timeout(10):
         assert third in await house.announcer._next_ids(60)
-
-
-async def until(ready: Callable[[], bool], seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not ready():  # noqa: ASYNC110 - nobody sets an event for what is waited for
-            await asyncio.sleep(0.005)
-
-
-async def test_a_prune_that_failed_is_told_however_long_the_channel_was_away(house: House) -> None:
-    failed = house.prefect.add("prune", "prune", age=timedelta(days=3))
-    house.prefect.change(failed, parameters={"cache_mib": 10_240})
-    house.prefect.set(failed, StateType.FAILED, "The engine went away.")
-    house.channel.faults[""] = ChannelUnavailable("Slack does not answer.")
-    with pytest.raises(ChannelUnavailable):
-        await house.compare()
-    house.prefect.set(failed, StateType.FAILED, "The engine went away.", age=timedelta(days=3))
-    house.channel.faults.clear()
-    house.restart()
-    await house.compare()
-    (told,) = house.channel.messages
-    assert "prune · failed" in told
-
-
-async def test_of_prune_only_a_failure_is_told_and_only_once(house: House) -> None:
-    for kind in (StateType.COMPLETED, StateType.RUNNING, StateType.SCHEDULED):
-        house.prefect.set(house.prefect.add("prune", "prune"), kind)
-    failed = house.prefect.add("prune", "prune")
-    house.prefect.change(failed, parameters={"cache_mib": 10_240})
-    house.prefect.set(failed, StateType.FAILED, "The Docker engine went away.")
-    house.channel.faults[""] = ChannelUnavailable("Slack does not answer.")
-    with pytest.raises(ChannelUnavailable):
-        await house.compare()
-    house.channel.faults.clear()
-    for _ in range(2):
-        house.restart()
-        await house.compare()
-    (told,) = house.channel.messages
-    assert "prune · failed" in told
-    assert "the disk fills" in told
-    assert "The Docker engine went away." in told
-    assert house.inbox.not_ended() == []

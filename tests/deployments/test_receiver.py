@@ -15,6 +15,7 @@ from deployments.inbox import Delivery, Inbox
 from deployments.receiver import KnownRepositories, Repositories, make_receiver
 from domain.errors import ServerUnavailable
 from domain.github import MAX_BODY_BYTES, signature
+from tests.waiting import until
 
 SHA = "6113728f27ae82c7b1a177c8d03f9e96e0adf246"
 NONE = "0" * 40
@@ -310,6 +311,20 @@ async def test_repositories_are_asked_for_at_most_once_in_a_while(door: Door) ->
     assert await known() == KNOWN
     door.known = {}
     assert await known() == KNOWN
+
+
+async def test_repositories_are_read_again_before_somebody_has_to_wait_for_it(door: Door) -> None:
+    known = KnownRepositories(door._repositories, seconds=0.01)
+    keeping = asyncio.create_task(known.run())
+    try:
+        await until(lambda: known._known == KNOWN)
+        door.known = None
+        await asyncio.sleep(0)
+        door.known = {}
+        await until(lambda: known._known == {})
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
 
 
 async def test_prefects_api_being_away_at_the_start_is_an_error(door: Door) -> None:

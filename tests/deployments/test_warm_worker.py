@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from deployments.warm import worker as worker_module
 from deployments.warm.keeping import kept_for
 from deployments.warm.worker import WarmWorker
+from tests.waiting import until
 
 
 @dataclass
@@ -213,9 +214,3 @@ async def test_what_one_run_writes_into_an_answer_does_not_reach_the_next() -> N
     await at_once(one)
     await at_once(one)
     assert asked == [one, other, one, one]
-
-
-async def until(ready: Any, seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not ready():  # noqa: ASYNC110 - nobody sets an event for what is waited for
-            await asyncio.sleep(0.005)
