@@ -2,9 +2,9 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pkgutil import resolve_name
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from prefect import get_client
 from prefect.blocks.core import Block
@@ -19,7 +19,6 @@ from domain.names import one_line
 AnyBlock = TypeVar("AnyBlock", bound=Block)
 _PAGE = 200
 _FRESH_SECONDS = 10.0
-_read: dict[tuple[str, ...], tuple[float, Any]] = {}
 log = logging.getLogger("samebits.blocks")
 
 
@@ -29,15 +28,8 @@ def load(kind: type[AnyBlock], name: str) -> AnyBlock:
     Blocks are loaded by name where they are needed: a block that is passed as a parameter would be
     stored with its secrets masked.
     """
-    slug = kind.get_block_type_slug()
-
-    def read() -> AnyBlock:
-        try:
-            return cast("AnyBlock", kind.load(name, validate=True, _sync=True))  # type: ignore[call-arg]
-        except (ValueError, RuntimeError) as error:
-            raise _broken(slug, name, error) from error
-
-    return cast("AnyBlock", _remembered((slug, name), read))
+    block: AnyBlock = _one_of({kind.get_block_type_slug(): kind}, name)
+    return block
 
 
 def load_one_of(kinds: Mapping[str, str], name: str) -> Any:
@@ -45,53 +37,82 @@ def load_one_of(kinds: Mapping[str, str], name: str) -> Any:
 
     Raises UnknownBlock where there is none, it is broken, or two kinds have one of this name.
     """
-    return _remembered((*kinds, name), lambda: _read_one_of(kinds, name))
+    return _one_of(kinds, name)
 
 
-def _read_one_of(kinds: Mapping[str, str], name: str) -> Any:
-    with get_client(sync_client=True) as client:
-        found = client.request("POST", "/block_documents/filter", json=_called(name, kinds)).json()
-    there = {document["block_type"]["slug"]: document for document in found}
-    if not there:
-        raise UnknownBlock(
-            f"There is no block called {name!r} of any of these kinds: {', '.join(kinds)}.",
-            hint="Create one in the Prefect UI, under Blocks, or correct the name.",
-        )
-    if len(there) > 1:
-        raise UnknownBlock(
-            f"Several blocks are called {name!r}: {', '.join(f'{s}/{name}' for s in there)}.",
-            why="Which of them is meant is not clear.",
-            hint="Delete all but one in the Prefect UI, or give them names of their own.",
-        )
-    ((slug, document),) = there.items()
-    kind: type[Block] = resolve_name(kinds[slug])
-    try:
-        return kind._from_block_document(BlockDocument.model_validate(document))  # noqa: SLF001 - as load() does
-    except ValueError as error:
-        raise _broken(slug, name, error) from error
+def read_ahead(*names: str | None) -> None:
+    """In a run, read the blocks of all these names at once: its steps need them one by one.
 
-
-def _remembered(key: tuple[str, ...], read: Callable[[], Any]) -> Any:
-    """What `read` reads; in the process of a run again after some seconds only.
-
-    The steps of a run need the same blocks one after the other.
+    What is there is read again after some seconds only.
     """
     now = time.monotonic()
-    until, block = _read.get(key, (0.0, None))
-    if now >= until:
-        block = read()
-        if in_run():
-            _read[key] = now + _FRESH_SECONDS, block
-    return block
+    missing = {name for name in names if name and now >= _fresh_until.get(name, 0.0)}
+    if missing and in_run():
+        _read.update(_read_all(missing))
+        _fresh_until.update(dict.fromkeys(missing, now + _FRESH_SECONDS))
 
 
-def _called(name: str, kinds: Iterable[str]) -> dict[str, Any]:
-    """What asks for all blocks of this name of these kinds, at once."""
-    return {
-        "block_documents": {"name": {"any_": [name]}, "is_anonymous": {"eq_": False}},
-        "block_types": {"slug": {"any_": list(kinds)}},
+class _Called:
+    """The blocks of one name, as they were read; each is made when it is first needed."""
+
+    def __init__(self, name: str, documents: Iterable[BlockDocument]) -> None:
+        self.name = name
+        self._documents = {
+            each.block_type.slug: each
+            for each in documents
+            if each.name == name and each.block_type
+        }
+        self._blocks: dict[str, Any] = {}
+
+    def one_of(self, kinds: Mapping[str, str | type[Block]]) -> Any:
+        """The one block of these kinds; raises UnknownBlock."""
+        there = [slug for slug in kinds if slug in self._documents]
+        if not there:
+            kind = "the kind" if len(kinds) == 1 else "any of these kinds:"
+            raise UnknownBlock(
+                f"There is no block called {self.name!r} of {kind} {', '.join(kinds)}.",
+                hint="Create one in the Prefect UI, under Blocks, or correct the name.",
+            )
+        if len(there) > 1:
+            raise UnknownBlock(
+                f"Several blocks are called {self.name!r}: "
+                f"{', '.join(f'{slug}/{self.name}' for slug in there)}.",
+                why="Which of them is meant is not clear.",
+                hint="Delete all but one in the Prefect UI, or give them names of their own.",
+            )
+        return self._made(there[0], kinds[there[0]])
+
+    def _made(self, slug: str, named: str | type[Block]) -> Any:
+        kind: type[Block] = resolve_name(named) if isinstance(named, str) else named
+        if slug not in self._blocks:
+            try:
+                # As Prefect's load() does; each time it tells an event of it.
+                self._blocks[slug] = kind._from_block_document(self._documents[slug])  # noqa: SLF001
+            except ValueError as error:
+                raise _broken(slug, self.name, error) from error
+        return self._blocks[slug]
+
+
+# In the process of a run: the blocks of each name, and until when they are taken for fresh.
+_read: dict[str, _Called] = {}
+_fresh_until: dict[str, float] = {}
+
+
+def _one_of(kinds: Mapping[str, str | type[Block]], name: str) -> Any:
+    read_ahead(name)
+    called = _read.get(name) or _read_all({name})[name]
+    return called.one_of(kinds)
+
+
+def _read_all(names: set[str]) -> dict[str, _Called]:
+    wanted = {
+        "block_documents": {"name": {"any_": sorted(names)}, "is_anonymous": {"eq_": False}},
         "include_secrets": True,
     }
+    with get_client(sync_client=True) as client:
+        found = client.request("POST", "/block_documents/filter", json=wanted).json()
+    documents = [BlockDocument.model_validate(each) for each in found]
+    return {name: _Called(name, documents) for name in names}
 
 
 async def load_if_there(client: PrefectClient, kind: type[AnyBlock], name: str) -> AnyBlock | None:

@@ -70,7 +70,14 @@ def make_service(settings: SystemSettings) -> Starlette:
     )
     superseder = Superseder(inbox, new_run, repositories)
     announcer = Announcer(inbox, news, _KnownChannel(settings), repositories)
-    parts = [repositories.run, dispatcher.run, reconciler.run, superseder.run, announcer.run, Watchdog().run]
+    parts = [
+        repositories.run,
+        dispatcher.run,
+        reconciler.run,
+        superseder.run,
+        announcer.run,
+        Watchdog().run,
+    ]
 
     @asynccontextmanager
     async def loops(_: Starlette) -> AsyncIterator[None]:

@@ -1,7 +1,6 @@
 """The announcer: what the channel holds, compared with how the runs stand."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
