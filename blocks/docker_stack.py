@@ -90,7 +90,8 @@ class DockerStack(Stack, Block):
         Raises DeployFailed where the new version does not become healthy; the old one serves on.
         """
         with self._open(name) as on:
-            on.engine.pull(image.reference, registry.auth())
+            if on.engine.image_id(image.reference) is None:
+                on.engine.pull(image.reference, registry.auth())
             switch = on.take_turn(turn.owner, log)
             old = on.current()
             if old and on.is_done(switch, old, image, turn.owner):

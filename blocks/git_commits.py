@@ -1,5 +1,7 @@
 """Commits and branches, as a mirror has them."""
 
+import tempfile
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import git
@@ -34,17 +36,21 @@ def heads_of(mirror: git.Repo, below: str = "") -> dict[str, str]:
     return {branch: sha for sha, _, branch in lines}
 
 
-def has(mirror: git.Repo, sha: str) -> bool:
-    status, *_ = mirror.git.execute(
-        ["git", "cat-file", "-e", f"{sha}^{{commit}}"],
-        with_extended_output=True,
-        with_exceptions=False,
-    )
-    return status == 0
+def commits_of(mirror: git.Repo, shas: Iterable[str]) -> set[str]:
+    """Those of these SHAs that are commits of the mirror."""
+    with tempfile.TemporaryFile() as asked:
+        asked.write("".join(f"{sha}^{{commit}}\n" for sha in shas).encode())
+        asked.seek(0)
+        command = ["git", "cat-file", "--batch-check=%(objectname) %(objecttype)"]
+        said = str(mirror.git.execute(command, istream=asked))
+    lines = [line.partition(" ") for line in said.splitlines()]
+    return {sha for sha, _, kind in lines if kind == "commit"}
 
 
 def leads_to(mirror: git.Repo, old: str, new: str) -> bool:
-    """Whether a commit is in the history of another one, or is the same."""
+    """Whether a commit is in the history of another one, or is the same; both must be there."""
+    if old == new:
+        return True
     command = ["git", "merge-base", "--is-ancestor", old, new]
     status, _, said = mirror.git.execute(command, with_extended_output=True, with_exceptions=False)
     if status not in (0, 1):

@@ -4,8 +4,9 @@ import base64
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
+from pathlib import Path
 from typing import IO, ClassVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -14,7 +15,7 @@ from filelock import FileLock
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, SecretStr, field_validator
 
-from blocks.git_commits import Revision, has, head_of, heads_of, leads_to, revision
+from blocks.git_commits import Revision, commits_of, head_of, heads_of, leads_to, revision
 from blocks.git_words import git_error, protocol
 from blocks.home import mirrors_home
 from domain.commit import ANY_BRANCH, Commit
@@ -135,7 +136,7 @@ class GitHubRepository(Block):
                     f"The branch {commit.branch} is gone, and commit {commit.short_sha} with it.",
                     hint="If it is wanted after all, push it again and retry this run.",
                 )
-            if not has(mirror, sha):
+            if sha != head and not commits_of(mirror, [sha]):
                 raise CommitNotFound(
                     f"There is no commit {sha} in {self.public_url}.",
                     why="It was never pushed, or was force-pushed away.",
@@ -154,17 +155,19 @@ class GitHubRepository(Block):
         with self._mirror(commit.repository) as mirror:
             self._fetch(mirror)
             head = head_of(mirror, commit.branch)
-            known = {sha for sha in (head, commit.sha, running) if is_sha(sha) and has(mirror, sha)}
+            known = commits_of(mirror, {sha for sha in (head, commit.sha, running) if is_sha(sha)})
 
+            @cache  # git is asked for few of these: most often the commit is the head
             def leads(old: str, new: str) -> bool:
                 return {old, new} <= known and leads_to(mirror, old, new)
 
+            ahead = leads(running, commit.sha)
             return Standing(
                 head=head,
                 on_branch=leads(commit.sha, head),
                 running_on_branch=leads(running, head),
-                ahead=leads(running, commit.sha),
-                behind=leads(commit.sha, running),
+                ahead=ahead,
+                behind=running == commit.sha if ahead else leads(commit.sha, running),
             )
 
     @contextmanager
@@ -181,13 +184,13 @@ class GitHubRepository(Block):
         """The bare mirror of this repository, locked: fetches of one mirror take turns."""
         path = mirrors_home() / f"{checked_name(name)}.git"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"), _git_faults(self.public_url):
-            # Making one that is there is nothing; one that a kill left half made is mended.
-            mirror = git.Repo.init(path, bare=True)
-            (path / "info").mkdir(exist_ok=True)
-            (path / "info" / "attributes").write_text(_ATTRIBUTES)
-            with mirror, mirror.git.custom_environment(**self._environment()):
-                yield mirror
+        with (
+            FileLock(f"{path}.lock"),
+            _git_faults(self.public_url),
+            _made(path) as mirror,
+            mirror.git.custom_environment(**self._environment()),
+        ):
+            yield mirror
 
     def _fetch(self, mirror: git.Repo) -> None:
         with _git_faults(self.public_url):
@@ -224,6 +227,18 @@ def _can_be_built(url: str, branch: str) -> bool:
         log.warning("a branch of %s is left out: %s", url, error)
         return False
     return True
+
+
+def _made(path: Path) -> git.Repo:
+    """The mirror that lies there; it is made where it does not, or was left half made by a kill."""
+    attributes = path / "info" / "attributes"
+    with suppress(OSError, git.InvalidGitRepositoryError):
+        if attributes.read_text() == _ATTRIBUTES:  # they are written last
+            return git.Repo(path)
+    mirror = git.Repo.init(path, bare=True)
+    attributes.parent.mkdir(exist_ok=True)
+    attributes.write_text(_ATTRIBUTES)
+    return mirror
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import hashlib
 import ipaddress
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from blocks.engine import Container, Engine, Service
@@ -14,7 +15,7 @@ from domain.image import PublishedImage, Serving
 if TYPE_CHECKING:
     from blocks.docker_stack import DockerStack
 
-_POLL_SECONDS, _LOOK_SECONDS = 0.05, 0.3
+_POLL_SECONDS, _LOOK_SECONDS = 0.02, 0.3
 SLOT = "samebits.slot"
 """Label of a version: the slot of the traffic switch that it runs in"""
 _SETTINGS, _RUN, _TURN = "samebits.settings", "samebits.run", "samebits.turn"
@@ -36,8 +37,11 @@ class StackHost:
 
     def address(self, slot: str) -> str:
         """The fixed address of a slot, at the end of the network, where the engine begins last."""
-        subnet = ipaddress.ip_network(self.engine.subnet(self.prefix))
-        return str(subnet[-3 - SLOTS.index(slot)])
+        return str(self._subnet[-3 - SLOTS.index(slot)])
+
+    @cached_property
+    def _subnet(self) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+        return ipaddress.ip_network(self.engine.subnet(self.prefix))
 
     def take_turn(self, owner: str, log: Log) -> Turned:
         """The switch in the hand of this deploy: what earlier deploys command is refused now."""

@@ -49,7 +49,7 @@ frontend front
 
 backend app
   option httpchk GET {health_path}
-  default-server check inter 1s fastinter 100ms downinter 100ms rise 1 fall 3
+  default-server check inter 1s fastinter 25ms downinter 25ms rise 1 fall 3
 {servers}
 """
 

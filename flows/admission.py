@@ -1,6 +1,7 @@
 """Whether an image may take the place of what a stack runs: asked of git, under its lock."""
 
 from collections.abc import Callable
+from functools import cache
 
 from blocks.prefect_api import recorded_images
 from blocks.repository import GitHubRepository
@@ -13,9 +14,11 @@ Admit = Callable[[Serving | None], None]
 
 def only_forward(source: GitHubRepository, commit: Commit) -> Admit:
     """A pipeline goes forward in git's history, and follows its branch; raises Superseded."""
+    # It is asked again before the traffic is turned over, and what runs is still the same then.
+    running_of = cache(running_commits)
 
     def admit(serving: Serving | None) -> None:
-        running = running_commits(serving)
+        running = running_of(serving)
         here = [known for known in running if known.branch == commit.branch]
         # Without a record of it nobody knows where it came from: the branch's head then decides.
         was_here = bool(here) or not any(known.branch for known in running)

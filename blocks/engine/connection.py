@@ -1,11 +1,13 @@
 """A connection to one Docker engine."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
+from docker import DockerClient
 from prefect_docker.host import DockerHost
 
 from blocks.engine.faults import engine_faults
+from blocks.process import in_run
 
 _BUILDKIT_SINCE = (1, 39)
 
@@ -21,17 +23,29 @@ class About:
 
 
 class Connection:
-    """An open connection; close it after use, it is a context manager."""
+    """An open connection; close it after use, it is a context manager.
+
+    The process of a run has one to each engine, which stays open from step to step.
+    """
+
+    _of_run: ClassVar[dict[str, DockerClient]] = {}
 
     def __init__(self, host: DockerHost) -> None:
+        key = host.model_dump_json()
+        if key in self._of_run:
+            self._docker = self._of_run[key]
+            return
         with engine_faults("connecting"):
             self._docker = host.get_client()
+        if in_run():
+            self._of_run[key] = self._docker
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._docker.close()
+        if not in_run():
+            self._docker.close()
 
     def about(self) -> About:
         """What the engine is."""

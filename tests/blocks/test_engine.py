@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from pydantic import ValidationError
 
+from blocks import process
 from blocks.engine import DockerHost, Engine, Limits
 from domain.errors import (
     BaseImageUnavailable,
@@ -250,3 +251,16 @@ def test_an_engine_that_does_not_answer_is_worth_a_second_try() -> None:
     ):
         pass
     assert caught.value.retryable
+
+
+def test_a_run_has_one_connection_from_step_to_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "_of_run", {})
+    with Engine(DockerHost()) as one, Engine(DockerHost()) as another:
+        assert one._docker is not another._docker
+    monkeypatch.setenv(process._RUN_ID, "a run")
+    with Engine(DockerHost()) as first:
+        first.about()
+    with Engine(DockerHost()) as second:
+        assert second._docker is first._docker
+        second.about()
+    second._docker.close()
