@@ -1,9 +1,8 @@
 """A connection to one Docker engine."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
-from docker import DockerClient
 from prefect_docker.host import DockerHost
 
 from blocks.engine.faults import engine_faults
@@ -28,7 +27,7 @@ class Connection:
     The process of a run has one to each engine, which stays open from step to step.
     """
 
-    _of_run: ClassVar[dict[str, DockerClient]] = {}
+    _of_run: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, host: DockerHost) -> None:
         key = host.model_dump_json()
