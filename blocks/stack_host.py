@@ -136,12 +136,10 @@ class StackHost:
             self.engine.start(last.id)
         if serving:
             self.engine.keep(serving.id)
-        for container in self.containers("switch"):
-            self.engine.start(container.name)
+        if self.containers("switch"):
+            switch = self._ensure_switch(lambda _: None)
             if last:
                 # A switch that has just started would try the empty slot, too, until it is checked.
-                switch = Switch(self.engine, container.name)
-                self._wait(switch.slots, SwitchFailed, seconds=15)
                 turned = switch.take_turn("start", _turn_of(last))
                 turned.turn_to(last.labels[SLOT])
                 turned.shut(self.other_slot(last))
@@ -233,7 +231,7 @@ class StackHost:
 
     def turn(self, switch: Turned, slot: str, new: Container) -> None:
         """Turn the traffic over, and see that it did."""
-        switch.turn_to(slot)
+        switch.turn_to_new(slot)
         self.engine.keep(new.id)
         status = switch.switch.slots()[slot]
         if not status.serves:

@@ -4,6 +4,10 @@ The configuration never changes, so a haproxy that restarts needs nobody: of its
 to the one that is healthy. A deploy puts the new version into the free slot, shut off, and turns
 the traffic over in one command.
 
+Whether a new version is healthy yet is asked in a backend of its own, every 50 ms. In the one that
+serves it would be asked after up to a second: a server that is no longer shut off waits for its
+next usual check.
+
 Source: https://docs.haproxy.org/2.6/management.html#9.3
 """
 
@@ -49,28 +53,32 @@ frontend front
 
 backend app
   option httpchk GET {health_path}
-  default-server check inter 1s fastinter 25ms downinter 25ms rise 1 fall 3
+  default-server check inter 1s fastinter 100ms downinter 100ms rise 1 fall 3
+{servers}
+
+backend new
+  option httpchk GET {health_path}
+  timeout check 5s
+  default-server check inter 50ms rise 1 fall 3 disabled
 {servers}
 """
 
 
 @dataclass(frozen=True)
 class Slot:
-    """How haproxy sees a slot: its status word, the requests in it, and its last health check."""
+    """How haproxy sees a slot: status word, the requests in it; and whether what is new there
+    answers its checks well, and how.
+    """
 
     status: str
     requests: int
+    healthy: bool
     answer: str
 
     @property
     def serves(self) -> bool:
         """Whether new requests go there."""
         return self.status.startswith("UP")
-
-    @property
-    def healthy(self) -> bool:
-        """Whether a slot that is shut off answers its checks well."""
-        return self.status.startswith("DRAIN")
 
 
 class Switch:
@@ -82,14 +90,18 @@ class Switch:
     def slots(self) -> dict[str, Slot]:
         """Both slots, by name."""
         answer = self._run(_asking("show stat -1 4 -1"))
-        rows = csv.DictReader(io.StringIO(answer.removeprefix("# ")))
         try:
-            slots = {row["svname"]: _slot(row) for row in rows}
+            rows = {
+                (row["pxname"], row["svname"]): row
+                for row in csv.DictReader(io.StringIO(answer.removeprefix("# ")))
+            }
+            # A switch that an older version of this package made has no backend for what is new.
+            return {
+                slot: _slot(rows["app", slot], rows.get(("new", slot), rows["app", slot]))
+                for slot in SLOTS
+            }
         except (KeyError, ValueError, TypeError, csv.Error) as error:
-            raise self._silent(str(error)) from error
-        if set(slots) != set(SLOTS):
-            raise self._silent(f"it knows the slots {sorted(slots)}")
-        return slots
+            raise self._silent(f"{type(error).__name__}: {error}") from error
 
     def take_turn(self, owner: str, after: int = 0) -> "Turned":
         """A new turn, with a number above every earlier one and above `after`.
@@ -149,17 +161,25 @@ class Turned:
 
     def shut(self, slot: str) -> None:
         """Send nothing to a slot, and do not check it."""
-        self._tell(f"set server app/{slot} state maint")
+        self._tell(f"set server app/{slot} state maint; set server new/{slot} state maint")
 
     def check(self, slot: str) -> None:
-        """Send nothing to a slot, but check its health: anew, whatever was there before."""
+        """Check the health of what is new in a slot: anew, whatever was there before."""
         # haproxy remembers the last check of the version that was in this slot before.
-        self._tell(f"set server app/{slot} state drain; set server app/{slot} health down")
+        self._tell(f"set server new/{slot} state ready; set server new/{slot} health down")
 
     def turn_to(self, slot: str) -> None:
         """Send every new request to this slot; requests in the other one run to their end."""
         other = SLOTS[1 - SLOTS.index(slot)]
         self._tell(f"set server app/{slot} state ready; set server app/{other} state drain")
+
+    def turn_to_new(self, slot: str) -> None:
+        """The same, to what was checked there, and is healthy."""
+        other = SLOTS[1 - SLOTS.index(slot)]
+        self._tell(
+            f"set server app/{slot} health up; set server app/{slot} state ready; "
+            f"set server app/{other} state drain; set server new/{slot} state maint"
+        )
 
     def _tell(self, command: str) -> None:
         self.switch.command(self._turn, command)
@@ -209,13 +229,14 @@ _PLAIN = {
 }
 
 
-def _slot(row: dict[str, str]) -> Slot:
-    if not row["status"]:
+def _slot(serving: dict[str, str], new: dict[str, str]) -> Slot:
+    if not serving["status"]:
         raise ValueError("a slot without a status")
-    said = f"{row['check_code']} {row['check_desc']} {row['last_chk']}".strip()
+    said = f"{new['check_code']} {new['check_desc']} {new['last_chk']}".strip()
     answer = next((plain for word, plain in _PLAIN.items() if word in said), said)
     return Slot(
-        status=row["status"],
-        requests=int(row["scur"] or 0),
+        status=serving["status"],
+        requests=int(serving["scur"] or 0),
+        healthy=new["status"].startswith("UP"),
         answer=one_line(answer, 200) or "no answer yet",
     )

@@ -26,6 +26,8 @@ class FakeHaproxy:
         self.folder = folder
         self.state = {"a": "UP", "b": "MAINT"}
         self.healthy = {"a": True, "b": True}
+        self.new = {"a": "MAINT", "b": "MAINT"}
+        self.new_healthy = {"a": False, "b": False}
         self.requests = {"a": 3, "b": 0}
         self.exit_code = 0
         self.stat: str | None = None
@@ -34,13 +36,13 @@ class FakeHaproxy:
 
     def ask(self, name: str, script: str) -> tuple[int, str] | None:
         assert name == "stage-switch"
-        before = dict(self.state), dict(self.healthy)
+        before = [dict(d) for d in (self.state, self.healthy, self.new, self.new_healthy)]
         asked = re.search(r"echo '([^']*)' \| nc 127\.0\.0\.1 9999", script)
         parts = asked[1].split(";") if asked else []
         answer = "".join(self._answer(part.strip()) for part in parts)
         found = self._run(script, answer)
         if not (self.folder / "told").exists():
-            self.state, self.healthy = before
+            self.state, self.healthy, self.new, self.new_healthy = before
         self.lost -= 1
         return None if self.lost >= 0 else found
 
@@ -63,25 +65,28 @@ class FakeHaproxy:
     def _answer(self, command: str) -> str:
         if command == "show stat -1 4 -1":
             return self._stat() if self.stat is None else self.stat
-        found = re.fullmatch(r"set server app/(\w+) (state|health) (\w+)", command)
-        if not found or found[1] not in self.state:
+        found = re.fullmatch(r"set server (app|new)/(\w+) (state|health) (\w+)", command)
+        if not found or found[2] not in self.state:
             return "No such server.\n"
-        slot, kind, value = found.groups()
+        backend, slot, kind, value = found.groups()
         if kind == "health":
-            self.healthy[slot] = value == "up"
+            (self.healthy if backend == "app" else self.new_healthy)[slot] = value == "up"
         else:
-            self.state[slot] = {"ready": "UP", "drain": "DRAIN", "maint": "MAINT"}[value]
+            word = {"ready": "UP", "drain": "DRAIN", "maint": "MAINT"}[value]
+            (self.state if backend == "app" else self.new)[slot] = word
         return ""
 
     def _stat(self) -> str:
+        backends = (("app", self.state, self.healthy), ("new", self.new, self.new_healthy))
         rows = []
-        for slot, state in self.state.items():
-            status = state if self.healthy[slot] or state == "MAINT" else "DOWN"
-            code, words = ("200", "OK") if self.healthy[slot] else ("", "")
-            rows.append(
-                f"app,{slot},0,0,{self.requests[slot]},1,,9,{status},1,L7OK,{code},1,"
-                f'"{words}","Layer7, check ""passed""",\n'
-            )
+        for backend, states, healthy in backends:
+            for slot, state in states.items():
+                status = state if healthy[slot] or state == "MAINT" else "DOWN"
+                code, words = ("200", "OK") if healthy[slot] else ("", "")
+                rows.append(
+                    f"{backend},{slot},0,0,{self.requests[slot]},1,,9,{status},1,L7OK,{code},1,"
+                    f'"{words}","Layer7, check ""passed""",\n'
+                )
         return HEADER + "".join(rows)
 
 
@@ -102,8 +107,9 @@ def turned(switch: Switch) -> Turned:
 
 def test_the_configuration_has_both_slots_at_their_fixed_addresses() -> None:
     config = haproxy_config({"a": "172.20.0.11", "b": "172.20.0.12"}, 8000, "/health?deep=1")
-    assert "\n  server a 172.20.0.11:8000\n  server b 172.20.0.12:8000\n" in config
-    assert "\n  option httpchk GET /health?deep=1\n" in config
+    servers = "\n  server a 172.20.0.11:8000\n  server b 172.20.0.12:8000\n"
+    assert config.count(servers) == 2, "those that serve, and those that are new"
+    assert config.count("\n  option httpchk GET /health?deep=1\n") == 2
     assert f"\n  bind :{FRONT_PORT}\n" in config
     assert config.endswith("\n"), "haproxy refuses a last line without an end"
 
@@ -118,11 +124,14 @@ def test_a_configuration_needs_both_slots() -> None:
         haproxy_config({"a": "172.20.0.11"}, 8000, "/")
 
 
-def test_both_slots_are_read_with_their_requests_and_last_answer(switch: Switch) -> None:
+def test_both_slots_are_read_with_their_requests_and_last_answer(
+    switch: Switch, haproxy: FakeHaproxy
+) -> None:
+    haproxy.new_healthy["b"] = True
     slots = switch.slots()
     assert (slots["a"].serves, slots["a"].healthy, slots["a"].requests) == (True, False, 3)
     assert (slots["b"].serves, slots["b"].healthy, slots["b"].requests) == (False, False, 0)
-    assert slots["a"].answer == '200 Layer7, check "passed" OK'
+    assert slots["b"].answer == '200 Layer7, check "passed" OK'
 
 
 def test_traffic_is_turned_from_one_slot_to_the_other_and_back(
@@ -132,27 +141,41 @@ def test_traffic_is_turned_from_one_slot_to_the_other_and_back(
         turned.turn_to(slot)
         slots = switch.slots()
         assert slots[slot].serves
-        assert not slots[other].serves
-        assert slots[other].healthy, "requests in the old version run to their end"
+        assert haproxy.state[other] == "DRAIN", "requests in the old version run to their end"
 
 
 def test_a_new_version_is_not_healthy_before_it_was_checked_anew(
     switch: Switch, turned: Turned, haproxy: FakeHaproxy
 ) -> None:
+    haproxy.new_healthy["b"] = True
     turned.check("b")
     assert not switch.slots()["b"].healthy
-    haproxy.healthy["b"] = True
+    haproxy.new_healthy["b"] = True
     assert switch.slots()["b"].healthy
     assert not switch.slots()["b"].serves
     assert switch.slots()["a"].serves
 
 
-def test_a_slot_that_is_shut_neither_serves_nor_counts_as_healthy(
-    switch: Switch, turned: Turned
+def test_a_version_that_was_found_healthy_serves_at_once_and_is_checked_as_usual(
+    switch: Switch, turned: Turned, haproxy: FakeHaproxy
 ) -> None:
+    haproxy.healthy["b"] = False  # as was the version that was there before
+    turned.check("b")
+    haproxy.new_healthy["b"] = True
+    turned.turn_to_new("b")
+    slots = switch.slots()
+    assert (slots["b"].serves, slots["a"].serves) == (True, False)
+    assert haproxy.new["b"] == "MAINT"
+
+
+def test_a_slot_that_is_shut_neither_serves_nor_is_checked(
+    switch: Switch, turned: Turned, haproxy: FakeHaproxy
+) -> None:
+    turned.check("a")
+    haproxy.new_healthy["a"] = True
     turned.shut("a")
     slot = switch.slots()["a"]
-    assert (slot.serves, slot.healthy) == (False, False)
+    assert (slot.serves, slot.healthy, haproxy.new["a"]) == (False, False, "MAINT")
 
 
 @pytest.mark.parametrize("status", ["UP", "UP 1/3"])
@@ -172,8 +195,17 @@ def test_a_slot_of_any_other_status_does_not_serve(
     assert (slot.serves, slot.healthy) == (False, False)
 
 
+def test_a_switch_of_an_older_version_of_this_package_is_understood(
+    switch: Switch, haproxy: FakeHaproxy
+) -> None:
+    rows = "app,a,0,0,0,0,,0,UP,1,,,,,,\napp,b,0,0,0,0,,0,MAINT,1,,,,,,\n"
+    haproxy.stat = HEADER + rows
+    assert [slot.serves for slot in switch.slots().values()] == [True, False]
+
+
 def test_a_slot_without_any_check_yet_says_so(switch: Switch, haproxy: FakeHaproxy) -> None:
-    haproxy.stat = f"{HEADER}app,a,0,0,,0,,0,MAINT,1,,,,,,\napp,b,0,0,0,0,,0,DOWN,1,,,,,,\n"
+    rows = "app,{0},0,0,,0,,0,MAINT,1,,,,,,\nnew,{0},0,0,,0,,0,MAINT,1,,,,,,\n"
+    haproxy.stat = HEADER + rows.format("a") + rows.format("b")
     slots = switch.slots()
     assert slots["a"].answer == "no answer yet"
     assert slots["a"].requests == 0
