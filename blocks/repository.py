@@ -95,19 +95,26 @@ class GitHubRepository(Block):
 
         Branches whose names cannot be built are left out.
         """
+        return {
+            branch: sha
+            for branch, sha in self._listed().items()
+            if _can_be_built(self.public_url, branch)
+        }
+
+    def head(self, branch: str) -> str:
+        """The SHA that a branch is at now, asked of git itself; empty where it is gone."""
+        return self._listed(f"refs/heads/{branch}").get(branch, "")
+
+    def _listed(self, *patterns: str) -> dict[str, str]:
         with _git_faults(self.public_url):
             # Not in a folder where git would find the configuration of some repository.
             listed = git.Git("/").execute(
-                ["git", "ls-remote", "--heads", "--", self.url],
+                ["git", "ls-remote", "--heads", "--", self.url, *patterns],
                 env=self._environment(),
                 kill_after_timeout=_LOOK_SECONDS,
             )
         lines = [line.partition("\trefs/heads/") for line in str(listed).split("\n")]
-        return {
-            branch: sha
-            for sha, _, branch in lines
-            if is_sha(sha) and _can_be_built(self.public_url, branch)
-        }
+        return {branch: sha for sha, _, branch in lines if is_sha(sha)}
 
     def revisions(self, name: str, branches: Iterable[str]) -> dict[str, Revision]:
         """Fetch once, and look up the heads of these branches; those that are gone are left out."""
@@ -151,11 +158,15 @@ class GitHubRepository(Block):
             return revision(mirror, sha, commit)
 
     def standing(self, commit: Commit, running: str) -> Standing:
-        """Fetch, and see how a commit stands to its branch and to the one that runs (a SHA)."""
+        """Ask git, and see how a commit stands to its branch and to the one that runs (a SHA)."""
+        head = self.head(commit.branch)
+        named = {sha for sha in (head, commit.sha, running) if is_sha(sha)}
         with self._mirror(commit.repository) as mirror:
-            self._fetch(mirror)
-            head = head_of(mirror, commit.branch)
-            known = commits_of(mirror, {sha for sha in (head, commit.sha, running) if is_sha(sha)})
+            known = commits_of(mirror, named)
+            if known != named:
+                self._fetch(mirror)
+                head = head_of(mirror, commit.branch)  # it may have gone on meanwhile
+                known = commits_of(mirror, named | ({head} if head else set()))
 
             @cache  # git is asked for few of these: most often the commit is the head
             def leads(old: str, new: str) -> bool:

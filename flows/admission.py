@@ -7,15 +7,22 @@ from blocks.prefect_api import recorded_images
 from blocks.repository import GitHubRepository
 from domain.commit import Commit
 from domain.image import Serving
-from domain.order import check_order, check_reason
+from domain.order import Standing, check_order, check_reason
 
 Admit = Callable[[Serving | None], None]
 
 
 def only_forward(source: GitHubRepository, commit: Commit) -> Admit:
     """A pipeline goes forward in git's history, and follows its branch; raises Superseded."""
-    # It is asked again before the traffic is turned over, and what runs is still the same then.
+    # It is asked again before the traffic is turned over. Then what runs is still the same, and so
+    # is how the commit stands, unless the branch has another head.
     running_of = cache(running_commits)
+    seen: dict[str, Standing] = {}
+
+    def standing(sha: str) -> Standing:
+        if sha not in seen or source.head(commit.branch) != seen[sha].head:
+            seen[sha] = source.standing(commit, sha)
+        return seen[sha]
 
     def admit(serving: Serving | None) -> None:
         running = running_of(serving)
@@ -23,7 +30,7 @@ def only_forward(source: GitHubRepository, commit: Commit) -> Admit:
         # Without a record of it nobody knows where it came from: the branch's head then decides.
         was_here = bool(here) or not any(known.branch for known in running)
         for sha in dict.fromkeys(known.sha for known in here or running) or [""]:
-            check_order(commit, sha, source.standing(commit, sha), was_here=was_here)
+            check_order(commit, sha, standing(sha), was_here=was_here)
 
     return admit
 

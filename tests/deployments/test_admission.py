@@ -2,6 +2,7 @@
 
 import pytest
 
+from blocks.repository import GitHubRepository
 from domain.commit import Commit
 from domain.errors import ReasonMissing, Superseded
 from domain.image import PublishedImage, Serving
@@ -52,6 +53,30 @@ def test_what_a_stack_says_of_itself_counts_more_than_what_was_published(
         only_forward(origin.block, Commit(repository="hello", branch="master", sha=first))(
             Serving(digest=DIGEST, sha=second)
         )
+
+
+def test_before_the_traffic_is_turned_over_git_is_asked_again(
+    origin: Origin, records: list[PublishedImage]
+) -> None:
+    first, second = origin.push({"a": "1"}), origin.push({"a": "2"})
+    serving = Serving(digest=DIGEST, sha=first)
+    admit = only_forward(origin.block, Commit(repository="hello", branch="master", sha=second))
+    admit(serving)
+    origin.push({"a": "3"})
+    admit(serving)  # the branch has gone on, and has this commit still
+    origin.push_ref(first, "master", force=True)
+    with pytest.raises(Superseded):
+        admit(serving)
+
+
+def test_while_the_branch_stands_still_its_head_alone_is_asked_for(
+    origin: Origin, records: list[PublishedImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = origin.push({"a": "1"}), origin.push({"a": "2"})
+    admit = only_forward(origin.block, Commit(repository="hello", branch="master", sha=second))
+    admit(Serving(digest=DIGEST, sha=first))
+    monkeypatch.setattr(GitHubRepository, "standing", None)
+    admit(Serving(digest=DIGEST, sha=first))
 
 
 def test_a_person_goes_back_with_a_reason_only(
