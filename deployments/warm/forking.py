@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefect.settings import get_current_settings
-
+from deployments.warm.configuration import settings_as_variables
 from deployments.warm.known import Known
 from domain.errors import StartFailed
 
@@ -20,14 +19,6 @@ _READY_SECONDS = 180
 log = logging.getLogger("samebits.worker")
 # A title may be as long as the arguments were, where the environment is to stay to be seen.
 _ROOM = "for the runs of a worker, which are forked from it and called by their ID"
-
-
-def as_given_to_runs() -> dict[str, str]:
-    """Prefect's settings of this process, written as it writes them for a run.
-
-    A run in whose environment they are the same need not read them anew.
-    """
-    return get_current_settings().to_environment_variables(exclude_unset=True)
 
 
 @dataclass
@@ -61,7 +52,8 @@ class Parent:
                 *(sys.executable, "-m", "deployments.warm.parent", str(theirs.fileno()), _ROOM),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env=os.environ | as_given_to_runs() | {"SPT_NOENV": "1"},
+                # In the words that a run is given: then it need not read its settings anew.
+                env=os.environ | settings_as_variables() | {"SPT_NOENV": "1"},
             )
         await parent._attach(ours)
         return parent

@@ -15,16 +15,25 @@ def kept_for(
 ) -> Callable[[Key], Coroutine[Any, Any, Answer]]:
     """The same function, which asks again for the same thing after some seconds only.
 
-    Each answer is a copy: what one run's start writes into it must not reach the next one.
+    Those who ask at the same time get one answer, and each a copy: what one run's start writes into
+    it must not reach the next one. An error is not kept.
     """
-    kept: dict[Key, tuple[float, Answer]] = {}
+    kept: dict[Key, tuple[float, asyncio.Task[Answer]]] = {}
 
     async def read_kept(key: Key) -> Answer:
-        now = asyncio.get_running_loop().time()
-        for old in [one for one, (until, _) in kept.items() if until <= now]:
+        loop = asyncio.get_running_loop()
+        for old in [one for one, (until, _) in kept.items() if until <= loop.time()]:
             del kept[old]
         if key not in kept:
-            kept[key] = now + seconds, await read(key)
-        return kept[key][1].model_copy(deep=True)
+            kept[key] = loop.time() + seconds, loop.create_task(read(key))
+        _, asked = kept[key]
+        try:
+            # Whoever gives up waiting does not take the answer from the others.
+            answer = await asyncio.shield(asked)
+        except Exception:
+            if kept.get(key, (0, None))[1] is asked:
+                del kept[key]
+            raise
+        return answer.model_copy(deep=True)
 
     return read_kept

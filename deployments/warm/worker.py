@@ -14,13 +14,14 @@ import anyio
 import anyio.abc
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, ServerDefaultResultStorage
-from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunResponse
 from prefect.flows import load_flow_from_flow_run
 from prefect.runner._process_manager import ProcessHandle
 from prefect.states import Pending
 from prefect.workers.base import BaseWorker, BaseWorkerResult
-from prefect.workers.process import ProcessJobConfiguration, ProcessVariables
+from prefect.workers.process import ProcessVariables
 
+from deployments.warm.configuration import WarmConfiguration
 from deployments.warm.forking import Parent
 from deployments.warm.installed import fingerprint
 from deployments.warm.keeping import kept_for
@@ -48,7 +49,7 @@ class WarmResult(BaseWorkerResult):
     """How the process of a run ended."""
 
 
-class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResult]):
+class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
     """Runs each flow run in a process of its own, forked from a parent with everything loaded.
 
     It looks for runs when Prefect tells of one, when one of its own has ended, and, for safety, at
@@ -56,7 +57,7 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
     """
 
     type = "warm"
-    job_configuration = ProcessJobConfiguration
+    job_configuration = WarmConfiguration
     job_configuration_variables = ProcessVariables
     _description = "Runs each flow run in a process of its own, forked from a warm parent."
     _display_name = "Samebits: warm process"
@@ -75,6 +76,7 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
         """What it has found, and had no place for"""
         self._waiting_until = 0.0
         self._woken = asyncio.Event()
+        self._reading: set[asyncio.Task[DeploymentResponse]] = set()
         self._one_look = asyncio.Lock()
         self._patience = Patience()
         self._watch = Watch()
@@ -97,9 +99,19 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
             for task in waking:
                 task.cancel()
 
-    def _hear(self) -> None:
+    def _hear(self, deployment: UUID | None = None) -> None:
+        """There is a run to start: look for it, and meanwhile read what it is of."""
         self._waiting = []
         self._woken.set()
+        if deployment and self.is_setup and len(self._going) < self._most:
+            reading = asyncio.create_task(self.client.read_deployment(deployment))
+            self._reading.add(reading)
+            reading.add_done_callback(self._read)
+
+    def _read(self, reading: "asyncio.Task[DeploymentResponse]") -> None:
+        self._reading.discard(reading)
+        if not reading.cancelled():
+            reading.exception()  # whoever needs the answer asks again
 
     async def _look_when_woken(self) -> None:
         while True:
@@ -184,7 +196,7 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
     async def run(
         self,
         flow_run: FlowRun,
-        configuration: ProcessJobConfiguration,
+        configuration: WarmConfiguration,
         task_status: anyio.abc.TaskStatus[Any] | None = None,
     ) -> WarmResult:
         """Run a flow run to the end of its process."""
@@ -279,7 +291,7 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, WarmResul
     async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
         """A fork is nothing to wait for: the run goes on from Pending."""
 
-    def _emit_flow_run_submitted_event(self, configuration: ProcessJobConfiguration) -> None:  # type: ignore[override]
+    def _emit_flow_run_submitted_event(self, configuration: WarmConfiguration) -> None:  # type: ignore[override]
         """The states of the run tell as much."""
 
     async def _propose_crashed_state(
@@ -299,7 +311,7 @@ def _repository(run: FlowRun) -> str:
     return repository_of(run.parameters)
 
 
-def _folder(configuration: ProcessJobConfiguration) -> AbstractContextManager[str | Path]:
+def _folder(configuration: WarmConfiguration) -> AbstractContextManager[str | Path]:
     if configuration.working_dir:
         return nullcontext(configuration.working_dir)
     return tempfile.TemporaryDirectory(prefix="samebits-run-")

@@ -19,7 +19,8 @@ from prefect.settings import PREFECT_LOGGING_COLORS, temporary_settings
 
 from blocks.process import WORKER_PID, is_run
 from deployments.warm import installed
-from deployments.warm.forking import Forked, Parent, as_given_to_runs
+from deployments.warm.configuration import settings_as_variables
+from deployments.warm.forking import Forked, Parent
 from deployments.warm.installed import fingerprint
 from deployments.warm.known import Known, known
 from domain.errors import StartFailed
@@ -125,7 +126,7 @@ async def test_what_the_worker_knows_is_known_to_that_run_only(runs: Runs) -> No
 @IN_ONE_LOOP
 async def test_a_run_with_the_workers_settings_does_not_read_them_anew(runs: Runs) -> None:
     with temporary_settings({PREFECT_LOGGING_COLORS: False}):
-        given = as_given_to_runs()
+        given = settings_as_variables()
     assert given["PREFECT_LOGGING_COLORS"] == "False"
     _, found = await runs.run("end", **given)
     assert found["settings_read"] is False

@@ -214,3 +214,39 @@ async def test_what_one_run_writes_into_an_answer_does_not_reach_the_next() -> N
     await at_once(one)
     await at_once(one)
     assert asked == [one, other, one, one]
+
+
+async def test_those_who_ask_at_once_get_one_answer_and_an_error_is_not_kept() -> None:
+    answers: list[Answer | Exception] = [ValueError("away"), Answer()]
+    asked = 0
+
+    async def read(_: str) -> Answer:
+        nonlocal asked
+        answer = answers[asked]
+        asked += 1
+        await asyncio.sleep(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    kept = kept_for(60, read)
+    failed = await asyncio.gather(kept("a"), kept("a"), return_exceptions=True)
+    assert [type(each) for each in failed] == [ValueError, ValueError]
+    assert await asyncio.gather(kept("a"), kept("a")) == [Answer(), Answer()]
+    assert asked == 2
+
+
+async def test_what_a_run_is_of_is_read_while_the_run_is_looked_for(house: House) -> None:
+    deployment, read = uuid4(), asyncio.Event()
+
+    async def read_deployment(key: UUID) -> None:
+        assert key == deployment
+        read.set()
+        raise RuntimeError("nobody is hurt by it")
+
+    house.worker._client = SimpleNamespace(read_deployment=read_deployment)  # type: ignore[assignment]
+    house.worker._hear(deployment)
+    assert house.worker._woken.is_set()
+    async with asyncio.timeout(10):
+        await read.wait()
+    await until(lambda: not house.worker._reading)
