@@ -8,9 +8,11 @@ ends without it, the worker is dead: it ends at once, and the kernel ends its ru
 usage: python -m deployments.warm.parent FD …
 """
 
+import atexit
 import gc
 import importlib
 import json
+import logging
 import os
 import random
 import runpy
@@ -18,8 +20,8 @@ import selectors
 import signal
 import socket
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from prefect.context import refresh_global_settings_context
@@ -163,7 +165,33 @@ def _become(request: Words) -> None:
         refresh_global_settings_context()  # reading them anew takes 50 ms
     remember(request["known"])
     sys.argv = [request["module"]]
-    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+    with _ending_at_once():
+        runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+
+
+@contextmanager
+def _ending_at_once() -> Iterator[None]:
+    """Have this process end without taking apart all that was loaded, which takes 0.2 s.
+
+    All that is to be done at its end is done before: threads are waited for, logs and events sent.
+    """
+    codes: list[int] = []
+
+    def end() -> None:
+        if codes:  # else there is an error, and Python decides
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(codes[0])
+
+    atexit.register(end)  # what is registered from now on is called before
+    try:
+        yield
+    except SystemExit as ended:
+        if ended.code is None or isinstance(ended.code, int):
+            codes.append(ended.code or 0)
+        raise
+    codes.append(0)
 
 
 def _settings(environment: Mapping[str, str]) -> dict[str, str]:
