@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
+import httpx
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import temporary_settings
 
@@ -39,6 +40,7 @@ class Project:
         self.repository = example.bare_repository(settings)
         secret = example.webhook_secret(settings)
         self._webhook = Webhook(settings.receiver_url, self.repository, secret)
+        self._http = httpx.Client(trust_env=False, timeout=2)
         self._since = datetime.now(UTC)
         self.last: FlowRun | None = None
         self.began = 0.0
@@ -48,12 +50,30 @@ class Project:
         """Push a change to master, and see the channel told that it is live."""
         return self._pushed(repository.commit("master"), "master")
 
-    def promotion(self, repository: Repository) -> Sample:
-        """Push what master has to release."""
-        return self._pushed(repository.promote("master", "release"), "release")
+    def promotion(self, repository: Repository) -> float:
+        """Push what master has to release; seconds until it serves there."""
+        sha = repository.promote("master", "release")
+        version = f"version {repository.version('release')}."
+
+        def serves() -> float | None:
+            with contextlib.suppress(httpx.TransportError):
+                said = self._http.get(f"http://127.0.0.1:{self.settings.prod_port}/").text
+                return time.time() if version in said else None
+            return None
+
+        began = self._webhook.push(sha, "release")
+        served = wait_for(serves, _WHOLE_SECONDS, f"{sha} on prod")
+        self._told_of(sha, "release")
+        return served - began
 
     def _pushed(self, sha: str, branch: str) -> Sample:
         began = self.began = self._webhook.push(sha, branch)
+        ended = self._told_of(sha, branch)
+        self.last = asyncio.run(self._run_of(sha, branch))
+        return Sample(asyncio.run(self._first_step(self.last.id)) - began, ended - began)
+
+    def _told_of(self, sha: str, branch: str) -> float:
+        """When the channel was told that the pipeline of a commit has passed."""
 
         def is_told() -> float | None:
             told = [line for line in self._told() if f"`{sha[:8]}`" in line and branch in line]
@@ -61,9 +81,7 @@ class Project:
                 raise RuntimeError(f"the pipeline of {sha} failed; see {self.settings.home}/logs")
             return time.time() if any("· passed*" in line for line in told) else None
 
-        ended = wait_for(is_told, _WHOLE_SECONDS, f"the end of {sha}")
-        self.last = asyncio.run(self._run_of(sha, branch))
-        return Sample(asyncio.run(self._first_step(self.last.id)) - began, ended - began)
+        return wait_for(is_told, _WHOLE_SECONDS, f"the end of {sha}")
 
     def first_step(self, repository: Repository) -> float:
         """Push to a branch that leads nowhere; seconds until its first step begins."""

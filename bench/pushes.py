@@ -53,6 +53,10 @@ class Repository:
         self._push(f"{sha}:refs/heads/{other}")
         return sha
 
+    def version(self, branch: str) -> str:
+        """What the example on a branch says of itself once it serves."""
+        return example.git("-C", str(self.bare), "show", f"refs/heads/{branch}:VERSION")
+
     def _push(self, *refs: str) -> None:
         example.git("-C", str(self._work), "push", "--quiet", "--force", "origin", *refs)
 
