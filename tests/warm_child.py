@@ -1,6 +1,7 @@
 """What the tests have a forked process do: it spoils all it can reach, and says what it found."""
 
 import asyncio
+import atexit
 import gc
 import json
 import os
@@ -57,6 +58,7 @@ found = {
     # What was there before the fork is frozen, and not listed.
     "settings_read": gc.is_tracked(settings) and settings in gc.get_objects(),
     "incomplete_models": incomplete(BaseModel),
+    "suspension": flow_engine.observe_flow_run_suspension.__module__,  # type: ignore[attr-defined]
     "handlers": str(signal.getsignal(signal.SIGTERM)),
 }
 Path("found.json").write_text(json.dumps(found))
@@ -75,5 +77,9 @@ match os.environ["DO"]:
     case "memory":
         resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
         print(len(bytearray(8 << 30)))
+    case "leave something":
+        atexit.register(Path("at the end").touch)
+        threading.Timer(0.2, Path("of a thread").touch).start()
+        print("the last words", end="")
     case "wait":
         signal.pause()

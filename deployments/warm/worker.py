@@ -74,7 +74,7 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
         self._turns: dict[str, int] = {}
         self._waiting: list[WorkerFlowRunResponse] = []
         """What it has found, and had no place for"""
-        self._waiting_until = 0.0
+        self._waiting_until, self._news, self._seen_news = 0.0, 0, 0
         self._woken = asyncio.Event()
         self._reading: set[asyncio.Task[DeploymentResponse]] = set()
         self._one_look = asyncio.Lock()
@@ -101,7 +101,7 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
 
     def _hear(self, deployment: UUID | None = None) -> None:
         """There is a run to start: look for it, and meanwhile read what it is of."""
-        self._waiting = []
+        self._waiting, self._news = [], self._news + 1
         self._woken.set()
         if deployment and self.is_setup and len(self._going) < self._most:
             reading = asyncio.create_task(self.client.read_deployment(deployment))
@@ -129,6 +129,7 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
                 return []
             if asyncio.get_running_loop().time() < self._waiting_until and self._waiting:
                 return await self._submit_scheduled_flow_runs(self._waiting)
+            self._seen_news = self._news
             return await self._patience(super().get_and_submit_flow_runs, [])
 
     async def sync_with_backend(self) -> None:
@@ -151,7 +152,9 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
         if flow_run_response is not self._waiting:
             self._waiting_until = asyncio.get_running_loop().time() + _WAITING_SECONDS
         rest = order[len(taken) :]
-        self._waiting = [] if await self._is_limited(rest) else rest
+        limited = await self._is_limited(rest)
+        # Of a run that came after it had asked it knows nothing.
+        self._waiting = [] if limited or self._news != self._seen_news else rest
         return await super()._submit_scheduled_flow_runs(taken)
 
     async def _is_limited(self, waiting: list[WorkerFlowRunResponse]) -> bool:

@@ -135,6 +135,15 @@ async def test_a_run_with_the_workers_settings_does_not_read_them_anew(runs: Run
 
 
 @IN_ONE_LOOP
+async def test_what_a_run_has_left_for_its_end_is_done(runs: Runs, tmp_path: Path) -> None:
+    code, found = await runs.run("leave something")
+    assert code == 0
+    assert found["suspension"] == "deployments.warm.suspending"
+    assert (tmp_path / "1" / "at the end").exists()
+    assert (tmp_path / "1" / "of a thread").exists()
+
+
+@IN_ONE_LOOP
 async def test_no_schema_of_a_model_is_left_to_a_run(runs: Runs) -> None:
     _, found = await runs.run("end")
     assert found["incomplete_models"] == []

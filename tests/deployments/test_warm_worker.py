@@ -25,6 +25,8 @@ class House:
     waiting: list[FlowRun] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)
     asked: int = 0
+    meanwhile: list[str] = field(default_factory=list)
+    """The repositories of runs that come while the server answers"""
 
     def push(self, repository: str, number: int = 1) -> None:
         for _ in range(number):
@@ -58,6 +60,8 @@ def house(monkeypatch: pytest.MonkeyPatch) -> House:
     async def get_and_submit(worker: WarmWorker) -> list[FlowRun]:
         house.asked += 1
         responses = [SimpleNamespace(flow_run=run) for run in house.waiting]
+        while house.meanwhile:
+            house.push(house.meanwhile.pop())
         return await worker._submit_scheduled_flow_runs(responses)  # type: ignore[arg-type]
 
     async def submit(_: WarmWorker, responses: list[Any]) -> list[FlowRun]:
@@ -92,6 +96,14 @@ async def test_what_waited_a_moment_ago_is_taken_without_asking_again(house: Hou
     house.push("ours")
     assert await house.look() == ["ours 5"]
     assert house.asked == 3, "of something new it asks"
+
+
+async def test_a_run_that_comes_while_it_looks_is_asked_for(house: House) -> None:
+    house.push("ours", 5)
+    house.meanwhile.append("theirs")
+    assert await house.look() == ["ours 0", "ours 1", "ours 2"]
+    house.end("ours 0")
+    assert await house.look() == ["theirs 5"]
 
 
 async def test_where_prefect_limits_the_runs_it_is_asked_each_time(house: House) -> None:
