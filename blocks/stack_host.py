@@ -15,7 +15,7 @@ from domain.image import PublishedImage, Serving
 if TYPE_CHECKING:
     from blocks.docker_stack import DockerStack
 
-_POLL_SECONDS, _LOOK_SECONDS = 0.02, 0.3
+_POLL_SECONDS, _LOOK_SECONDS = 0.05, 0.3
 SLOT = "samebits.slot"
 """Label of a version: the slot of the traffic switch that it runs in"""
 _SETTINGS, _RUN, _TURN = "samebits.settings", "samebits.run", "samebits.turn"

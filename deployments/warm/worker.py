@@ -38,9 +38,9 @@ from domain.turns import take_turns
 _WAITING_SECONDS = 2.0
 """How long it takes what it has found for waiting still. To find out costs Prefect's server 40 ms,
 and more where many wait, as after a burst of pushes; one that was cancelled meanwhile is refused"""
-_RUN_SECONDS, _STORAGE_SECONDS, _FLOW_SECONDS = 1.0, 60.0, 60.0
-"""How long it is taken for known what a deployment is, where results are kept, and how a flow and a
-queue are called"""
+_RUN_SECONDS, _POOL_SECONDS, _FLOW_SECONDS = 1.0, 60.0, 600.0
+"""How long it is taken for known what a deployment is, what a queue is and where results are kept,
+and how a flow is called"""
 log = logging.getLogger("samebits.worker")
 _SECOND_REPORT = "Flow run infrastructure exited with non-zero status code"
 
@@ -186,8 +186,8 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
         client = self.client
         client.read_deployment = kept_for(_RUN_SECONDS, client.read_deployment)  # type: ignore[method-assign, assignment]
         client.read_flow = kept_for(_FLOW_SECONDS, client.read_flow)  # type: ignore[method-assign, assignment]
-        client.read_work_queue = kept_for(_FLOW_SECONDS, client.read_work_queue)  # type: ignore[method-assign, assignment]
-        self._read_storage = kept_for(_STORAGE_SECONDS, _storage_of)
+        client.read_work_queue = kept_for(_POOL_SECONDS, client.read_work_queue)  # type: ignore[method-assign, assignment]
+        self._read_storage = kept_for(_POOL_SECONDS, _storage_of)
 
     async def teardown(self, *exc_info: Any) -> None:
         """End, once the runs have."""
@@ -255,11 +255,16 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
         """What this worker knows of a run that comes by a deployment and a queue."""
         if not flow_run.deployment_id or not flow_run.work_queue_id:
             return {}
-        storage = await self._read_storage(self.client)
+        storage, flow, deployment, queue = await asyncio.gather(
+            self._read_storage(self.client),
+            self.client.read_flow(flow_run.flow_id),
+            self.client.read_deployment(flow_run.deployment_id),
+            self.client.read_work_queue(flow_run.work_queue_id),
+        )
         related = {
-            "flow": await self.client.read_flow(flow_run.flow_id),
-            "deployment": await self.client.read_deployment(flow_run.deployment_id),
-            "work-queue": await self.client.read_work_queue(flow_run.work_queue_id),
+            "flow": flow,
+            "deployment": deployment,
+            "work-queue": queue,
             "work-pool": self.work_pool,
         }
         keys = {
