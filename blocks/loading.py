@@ -40,13 +40,14 @@ def load_one_of(kinds: Mapping[str, str], name: str) -> Any:
     return _one_of(kinds, name)
 
 
-def read_ahead(*names: str | None) -> None:
-    """In a run, read the blocks of all these names at once: its steps need them one by one.
+def read_ahead(*names: str) -> None:
+    """In a run, read the blocks of all these names at once: a step needs them one by one.
 
-    What is there is read again after some seconds only.
+    What is there is read again after some seconds only. Called in a step, which is tried again
+    where Prefect's API is away.
     """
     now = time.monotonic()
-    missing = {name for name in names if name and now >= _fresh_until.get(name, 0.0)}
+    missing = {name for name in names if now >= _fresh_until.get(name, 0.0)}
     if missing and in_run():
         _read.update(_read_all(missing))
         _fresh_until.update(dict.fromkeys(missing, now + _FRESH_SECONDS))

@@ -55,13 +55,14 @@ class StackHost:
         self.engine.network(self.prefix, self.labels("network"), fixed=True)
         wanted = self._switch()
         found = self.engine.container(wanted.name)
-        if self.engine.image_id(wanted.image) is None:
-            self.engine.pull(wanted.image)
-        if found is None:
-            self.engine.create(wanted)
-        elif found.labels.get(_SETTINGS) != wanted.labels[_SETTINGS]:
-            log("The settings of the traffic switch have changed: it is made anew.")
-            self._replace(found, wanted)
+        if found is None or found.labels.get(_SETTINGS) != wanted.labels[_SETTINGS]:
+            if self.engine.image_id(wanted.image) is None:
+                self.engine.pull(wanted.image)
+            if found is None:
+                self.engine.create(wanted)
+            else:
+                log("The settings of the traffic switch have changed: it is made anew.")
+                self._replace(found, wanted)
         elif not found.running:
             self.engine.start(found.name)
         switch = Switch(self.engine, wanted.name)
@@ -245,6 +246,7 @@ class StackHost:
         try:
             if old:
                 switch.turn_to(old.labels[SLOT])
+            switch.shut(self.other_slot(old))
         finally:
             self.engine.remove(new.id)
 

@@ -58,7 +58,8 @@ backend app
 
 backend new
   option httpchk GET {health_path}
-  timeout check 5s
+  # As long as the backend that serves waits: what answers later would be down there.
+  timeout check 1s
   default-server check inter 50ms rise 1 fall 3 disabled
 {servers}
 """

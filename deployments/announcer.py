@@ -38,6 +38,7 @@ _RETRY_SECONDS = 5.0
 _MOST_RETRY_SECONDS = 60.0
 _GATHER_SECONDS = 1.0
 _PAUSE_SECONDS = 2.0
+"""At least so long after a look, how runs go on is not looked at again"""
 _ENDS = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 _REFUSED_SECONDS = 600.0
 _SETTLED_AFTER = timedelta(minutes=1)

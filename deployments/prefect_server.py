@@ -2,11 +2,10 @@
 
 On SQLite, Prefect 3.8 begins most transactions deferred: one that has read, and then writes while
 another has written, is refused at once (503), and its client comes again after two seconds. Begun
-as writing ones, they take turns, for milliseconds. On PostgreSQL nothing of this is
-changed.
+as writing ones, they take turns, for milliseconds. On PostgreSQL this changes nothing.
 
 For each run that it creates, Prefect checks whether the schemas of its parameters and of its job
-variables are schemas, two thirds of what a creation costs. They are those of the deployment and of
+variables are schemas, half of what a creation costs. They are those of the deployment and of
 the work pool: one that was right before is right again. Values are always validated.
 
 Source: https://www.sqlite.org/lang_transaction.html#deferred_immediate_and_exclusive_transactions

@@ -30,7 +30,7 @@ from domain.github import (
 from domain.names import one_line
 
 _STATUS: dict[type[SamebitsError], int] = {BadSignature: 401, BadPayload: 400, BodyTooLarge: 413}
-_EARLY = 0.6
+_EARLY = 0.8
 """Part of the time that an answer is taken for fresh, after which it is read again"""
 _LONGEST_READ = 4.0
 log = logging.getLogger("samebits.receiver")
@@ -157,7 +157,7 @@ class KnownRepositories:
     away, those that were known last are used: no delivery is refused.
     """
 
-    def __init__(self, read: Callable[[], Awaitable[Repositories]], seconds: float = 8.0) -> None:
+    def __init__(self, read: Callable[[], Awaitable[Repositories]], seconds: float = 5.0) -> None:
         self._read, self._seconds = read, seconds
         self._known: Repositories | None = None
         self._fresh_until = 0.0
@@ -171,12 +171,14 @@ class KnownRepositories:
             await asyncio.sleep(self._seconds * _EARLY)
 
     async def __call__(self) -> Repositories:
-        if self._known is not None and asyncio.get_running_loop().time() < self._fresh_until:
-            return self._known
-        async with self._lock:
-            if self._known is not None and asyncio.get_running_loop().time() < self._fresh_until:
-                return self._known
-            return await self._refresh()
+        if (known := self._fresh()) is not None:
+            return known
+        async with self._lock:  # those who wait get one answer
+            known = self._fresh()
+            return await self._refresh() if known is None else known
+
+    def _fresh(self) -> Repositories | None:
+        return self._known if asyncio.get_running_loop().time() < self._fresh_until else None
 
     async def _refresh(self) -> Repositories:
         now = asyncio.get_running_loop().time()

@@ -5,11 +5,10 @@ from enum import StrEnum
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from blocks.loading import read_ahead
 from blocks.prefect_api import name_run
 from domain.commit import Commit
 from domain.settings import Settings
-from flows.steps import ENGINE, build, deploy, publish, run_tests
+from flows.steps import build, deploy, publish, run_tests
 
 
 class Outcome(StrEnum):
@@ -33,7 +32,6 @@ async def pipeline(
         settings: How it is built and tested
 
     """
-    read_ahead(commit.repository, ENGINE, stack)
     tested = run_tests(build(commit, settings.build, trusted=stack is not None), settings.test)
     if stack is None:
         return Outcome.TESTED

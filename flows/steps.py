@@ -16,7 +16,7 @@ from blocks.engine import DockerHost, Engine, Limits, RunResult
 from blocks.home import data_home, least_free_mib, one_at_a_time, system_name
 from blocks.junit import junit_table, parse_junit
 from blocks.limits import alone
-from blocks.loading import load
+from blocks.loading import load, read_ahead
 from blocks.named import registry_of, stack_called
 from blocks.prefect_api import (
     record_image,
@@ -81,6 +81,7 @@ def build(commit: Commit, settings: BuildSettings, *, trusted: bool) -> BuiltIma
 
 @task(name="build", cache_policy=RUN_ID + INPUTS, **KEPT, **HEALS)
 def _build(commit: Commit, settings: BuildSettings, *, trusted: bool) -> State[Any] | BuiltImage:
+    read_ahead(commit.repository, ENGINE)
     source = load(GitHubRepository, commit.repository)
     log = _streamed_log()
     revision = source.find(commit)
@@ -185,7 +186,9 @@ def deploy(image: PublishedImage, stack: str, reason: str | None = None) -> Stat
 @task(name="deploy", cache_policy=NO_CACHE, **HEALS)
 def _deploy(image: PublishedImage, stack: str, reason: str | None) -> State[Any]:
     """One deploy to a stack at a time; the state says what the registry's scan has found."""
-    commit, room, log = image.commit, stack_called(stack), run_log()
+    commit, log = image.commit, run_log()
+    read_ahead(commit.repository, stack)
+    room = stack_called(stack)
     source = load(GitHubRepository, commit.repository)
     registry = registry_of(source)
     registry.admit(image, log)

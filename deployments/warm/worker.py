@@ -127,9 +127,10 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
         async with self._one_look:
             if len(self._going) >= self._most or not self.is_setup:
                 return []
-            if asyncio.get_running_loop().time() < self._waiting_until and self._waiting:
+            now = asyncio.get_running_loop().time()
+            if self._waiting and now < self._waiting_until:
                 return await self._submit_scheduled_flow_runs(self._waiting)
-            self._seen_news = self._news
+            self._waiting_until, self._seen_news = now + _WAITING_SECONDS, self._news
             return await self._patience(super().get_and_submit_flow_runs, [])
 
     async def sync_with_backend(self) -> None:
@@ -149,8 +150,6 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
             repository = _repository(one.flow_run)
             self._going[one.flow_run.id] = repository
             self._turns[repository] = max(self._turns.values(), default=0) + 1
-        if flow_run_response is not self._waiting:
-            self._waiting_until = asyncio.get_running_loop().time() + _WAITING_SECONDS
         rest = order[len(taken) :]
         limited = await self._is_limited(rest)
         # Of a run that came after it had asked it knows nothing.

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ from blocks.docker_stack import DockerStack
 from blocks.engine import Engine
 from blocks.registry import Registry
 from blocks.stack_host import StackHost
+from blocks.switch import Switch, _asking
 from deployments import host_images
 from deployments.demo_watch import Load
 from domain.errors import DeployFailed, EngineRefused, Overtaken, Superseded
@@ -118,6 +120,32 @@ def test_a_version_that_never_answers_its_health_check_is_given_up_in_time(
             print,
         )
     assert "version old" in said(stack)
+
+
+def test_a_version_whose_health_answers_later_than_the_switch_would_wait_never_serves(
+    stack: DockerStack, registry: Registry, version: Version
+) -> None:
+    stack.deploy("it", version("old"), registry, a_turn(), print)
+    code = Path("examples/hello-service/hello.py").read_text()
+    slow = code.replace("    def do_GET(self)", "    def do_GET(self, wait=time.sleep)").replace(
+        '        text = "ok"', '        wait(2 if name == "health" else 0)\n        text = "ok"'
+    )
+    assert slow.count("wait") == 2
+    late = stack.model_copy(update={"health_timeout_seconds": 5})
+    with pytest.raises(DeployFailed, match="After 5 s"):
+        late.deploy(
+            "it",
+            version("new", files={"hello.py": slow.replace("import sys\n", "import sys, time\n")}),
+            registry,
+            a_turn(),
+            print,
+        )
+    assert "version old" in said(stack)
+    with stack._open("it") as on:
+        stat = Switch(on.engine, f"{on.prefix}-switch")._run(_asking("show stat -1 4 -1"))
+    new = [line for line in stat.splitlines() if line.startswith("new,")]
+    assert len(new) == 2
+    assert all(",MAINT," in line for line in new), "what was given up is not checked any more"
 
 
 def test_settings_and_secrets_of_the_stack_reach_the_service(

@@ -89,8 +89,8 @@ def run(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> FakeServer:
     return server
 
 
-def test_a_run_reads_all_the_blocks_that_it_needs_at_once(run: FakeServer) -> None:
-    read_ahead("default", "stage", None)
+def test_a_step_reads_all_the_blocks_that_it_needs_at_once(run: FakeServer) -> None:
+    read_ahead("default", "stage")
     assert load(DockerHost, "default").base_url == "tcp://10.0.0.5:2376"
     assert load_one_of(STACKS, "stage").port == 8081
     assert run.asked == [["default", "stage"]]

@@ -110,6 +110,7 @@ def test_the_configuration_has_both_slots_at_their_fixed_addresses() -> None:
     servers = "\n  server a 172.20.0.11:8000\n  server b 172.20.0.12:8000\n"
     assert config.count(servers) == 2, "those that serve, and those that are new"
     assert config.count("\n  option httpchk GET /health?deep=1\n") == 2
+    assert "\n  timeout check 1s\n" in config, "as long as those that serve have, by their interval"
     assert f"\n  bind :{FRONT_PORT}\n" in config
     assert config.endswith("\n"), "haproxy refuses a last line without an end"
 

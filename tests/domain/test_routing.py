@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from domain.commit import ANY_BRANCH, Commit
 from domain.errors import BadInput
-from domain.routing import Route, Target, check_mapping, idempotency_key, route, run_tags
+from domain.routing import (
+    Route,
+    Target,
+    check_mapping,
+    idempotency_key,
+    route,
+    run_tags,
+    title_of,
+)
 from tests.wild import branches, quick, shas
 
 MASTER = Route(deployment_id=UUID(int=1), repository="hello", branch="master", stack="stage")
@@ -78,3 +86,11 @@ def test_a_stack_that_two_branches_lead_to_is_refused() -> None:
 def test_a_branch_with_two_deployments_is_refused() -> None:
     with pytest.raises(BadInput, match="two deployments for the branch master"):
         check_mapping([target("a", "master", "stage"), target("a", "master")])
+
+
+def test_a_run_is_called_by_what_it_is_of() -> None:
+    commit = Commit(repository="hello", branch="master", sha="a" * 40, subject="Say hello")
+    assert title_of({"commit": commit.model_dump(), "stack": "stage"}) == commit.title
+    assert title_of({"commit": {"repository": "hello", "branch": "master"}}) == "master head"
+    redeploy = {"repository": "hello", "stack": "prod", "image": "sha256:" + "d" * 64}
+    assert title_of(redeploy) == "hello → prod dddddddd"
