@@ -28,7 +28,8 @@ from deployments.watchdog import Watchdog
 
 CHANNEL = "integration"
 """Name of the channel's block."""
-_FRESH = 5.0
+_FRESH = 1.0
+"""A run may take less than two seconds, and is to be told to the channel that was set before it"""
 
 
 async def _read_repositories() -> Repositories:
@@ -37,7 +38,7 @@ async def _read_repositories() -> Repositories:
 
 
 class _KnownChannel:
-    """The channel, as its block says; Prefect is asked for the block at most every few seconds."""
+    """The channel, as its block says; Prefect is asked for the block at most once a second."""
 
     def __init__(self, settings: SystemSettings) -> None:
         self._file, self._pace = settings.channel_file, Pace()
