@@ -121,7 +121,7 @@ async def load_if_there(client: PrefectClient, kind: type[AnyBlock], name: str) 
     slug = kind.get_block_type_slug()
     try:
         document = await client.read_block_document_by_name(name, slug)
-        return kind._from_block_document(document)  # noqa: SLF001 - as load() does
+        return _quietly(kind, document)
     except ObjectNotFound:
         return None
     except ValueError as error:
@@ -136,10 +136,15 @@ async def load_all(client: PrefectClient, kind: type[AnyBlock]) -> dict[str, Any
     )
     for document in documents:
         try:
-            found[document.name or ""] = kind._from_block_document(document)  # noqa: SLF001 - as load() does
+            found[document.name or ""] = _quietly(kind, document)
         except ValueError as error:
             log.error("block %s: %s", document.name, one_line(str(error), 200))  # noqa: TRY400
     return found
+
+
+def _quietly(kind: type[AnyBlock], document: BlockDocument) -> AnyBlock:
+    """The block of a document, which who looks every few seconds tells no event of."""
+    return kind.model_validate(document.data)
 
 
 async def block_names(client: PrefectClient, kind: type[Block]) -> set[str]:

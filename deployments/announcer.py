@@ -98,8 +98,10 @@ class Announcer:
         """
         async with self._api() as client:
             runs = await self._read(client, ids, everything=everything)
-            channel = await self._channel(client)
-            steps = await read_steps_of(client, [run.id for run in runs if run.run_count])
+            channel, steps = await asyncio.gather(
+                self._channel(client),
+                read_steps_of(client, [run.id for run in runs if run.run_count]),
+            )
             for run in runs:
                 report = await self._report(client, run, steps.get(run.id, []))
                 await self._tell_run(channel, run, report)

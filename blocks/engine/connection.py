@@ -30,7 +30,8 @@ class Connection:
     _of_run: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, host: DockerHost) -> None:
-        key = host.model_dump_json()
+        # Not by which block it comes from: a stack has a host of its own, often the same.
+        key = host.model_dump_json(include=set(DockerHost.model_fields))
         if key in self._of_run:
             self._docker = self._of_run[key]
             return
