@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.history import grow
-from bench.numbers import Burst, Idle, Result, Sample, write
+from bench.numbers import Burst, Result, Sample, idle_for, write
 from bench.project import Project, project
 from bench.pushes import Repository
 from bench.scripted import buildbot, floor
@@ -39,6 +39,9 @@ REPORT, PICTURE = Path(".integrations/bench.json"), Path(".integrations/timeline
 BUILDBOT = Path(".tools/buildbot/bin/buildbot")
 _FLOOR, _OURS, _BUILDBOT = "webhook + script (the floor)", "samebits", "Buildbot 4.3"
 _MOST_ROWS = 25
+_IDLE_SECONDS = 10.0
+_PROMOTED = 3
+"""Each pipeline of this number is promoted"""
 _BROKEN_OFF = (
     SamebitsError,
     TimeoutError,
@@ -54,7 +57,7 @@ class Contender(Protocol):
 
     def pipeline(self, repository: Repository) -> Sample: ...
     def burst(self, repository: Repository, number: int) -> Burst: ...
-    def idle(self) -> Idle: ...
+    def processes(self) -> list[int]: ...
 
 
 def main(*, quick: bool) -> None:
@@ -64,7 +67,7 @@ def main(*, quick: bool) -> None:
         stack.enter_context(running_engine(folder / "dockerd.log"))
         with Engine(DockerHost()) as engine:
             host_images.ensure_images(engine)
-        size = {"pipelines": 3, "burst": 10} if quick else {"pipelines": 10, "burst": 50}
+        size = {"pipelines": 3, "burst": 5} if quick else {"pipelines": 10, "burst": 50}
         report: dict[str, Any] = {"machine": machine(), **size}
         report["systems"] = compare(folder, **size)
         if not quick:
@@ -82,24 +85,22 @@ def compare(folder: Path, pipelines: int, burst: int) -> dict[str, Any]:
         for contender in all_of_them.values():  # the first one of each warms caches
             contender.pipeline(repository)
         ours.promotion(repository)
-        for number in range(pipelines):
+        promotions = []
+        for number in range(1, pipelines + 1):
             for name, contender in all_of_them.items():
                 results[name].samples.append(contender.pipeline(repository))
-            console.print(f"  pipeline {number + 1}: " + _line(results))
+            console.print(f"  pipeline {number}: " + _line(results))
+            if number % _PROMOTED == 0:
+                promotions.append(ours.promotion(repository))
         show_timeline(ours)
-        promotions = [_promoted(ours, repository) for _ in range(pipelines // 3)]
+        idle = idle_for(_IDLE_SECONDS, {n: one.processes() for n, one in all_of_them.items()})
         for name, contender in all_of_them.items():
-            results[name].idle = contender.idle()
+            results[name].idle = idle[name]
             results[name].burst = contender.burst(repository, burst)
     report = {name: result.report(results[_FLOOR]) for name, result in results.items()}
     report[_OURS]["promotion_s"] = sorted(round(seconds, 2) for seconds in promotions)
     show(report)
     return report
-
-
-def _promoted(ours: Project, repository: Repository) -> float:
-    ours.pipeline(repository)
-    return ours.promotion(repository)
 
 
 @contextmanager
@@ -126,6 +127,7 @@ def contenders(
                 )
             ),
         }
+        ours.wait_until_up()  # the others start meanwhile
         yield ours, {_FLOOR: scripted[_FLOOR], _OURS: ours, _BUILDBOT: scripted[_BUILDBOT]}
 
 

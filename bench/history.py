@@ -43,6 +43,7 @@ def grow(folder: Path, settings_in: Callable[[Path], SystemSettings], say: Say) 
 
 
 def _grown(system: Project, url: str, repository: Repository, say: Say) -> dict[str, Any]:
+    system.wait_until_up()
     for _ in range(RUNS[0]):
         system.pipeline(repository)
     found, there = {}, RUNS[0]

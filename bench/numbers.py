@@ -4,7 +4,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,17 @@ def memory_mib(pids: Iterable[int]) -> float:
     return round(total / 1024, 1)
 
 
-def idle_for(seconds: float, pids: list[int]) -> Idle:
-    """How much these processes take while nothing happens."""
-    before, began = _seconds(pids), time.monotonic()
+def idle_for(seconds: float, systems: Mapping[str, list[int]]) -> dict[str, Idle]:
+    """How much each of these systems, given by its processes, takes while nothing happens."""
+    before = {name: _seconds(pids) for name, pids in systems.items()}
+    began = time.monotonic()
     time.sleep(seconds)
-    share = (_seconds(pids) - before) / (time.monotonic() - began)
-    return Idle(memory_mib(pids), round(100 * share, 1))
+    took = {name: _seconds(pids) - before[name] for name, pids in systems.items()}
+    passed = time.monotonic() - began
+    return {
+        name: Idle(memory_mib(pids), round(100 * took[name] / passed, 1))
+        for name, pids in systems.items()
+    }
 
 
 def _seconds(pids: list[int]) -> float:

@@ -22,7 +22,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import temporary_settings
 
-from bench.numbers import Burst, Idle, Sample, descendants, idle_for, memory_mib
+from bench.numbers import Burst, Sample, descendants, memory_mib
 from bench.pushes import Repository, Webhook, wait_for
 from blocks.docker_stack import DockerStack
 from blocks.engine import DockerHost
@@ -34,15 +34,16 @@ from deployments.settings import SystemSettings
 from tests.conftest import remove_system
 
 _TRACING = Path(__file__).parent / "tracing"
-_START_SECONDS, _WHOLE_SECONDS, _DRAIN_SECONDS, _IDLE_SECONDS = 240, 120, 600, 5
+_START_SECONDS, _WHOLE_SECONDS, _DRAIN_SECONDS = 240, 120, 600
 _LANES = {"cli receive": "service", "cli work": "worker", "cli up": "up"}
 
 
 class Project:
     """The running system; its `master` leads to a stack, as each pipeline of the others does."""
 
-    def __init__(self, settings: SystemSettings, pid: int, trace: Path) -> None:
-        self.settings, self.trace, self._pid = settings, trace, pid
+    def __init__(self, settings: SystemSettings, process: subprocess.Popen[bytes], folder: Path):
+        self.settings, self._process, self._log = settings, process, folder / "up.log"
+        self.trace, self._pid = folder / "trace.jsonl", process.pid
         self.repository = example.bare_repository(settings)
         secret = example.webhook_secret(settings)
         self._webhook = Webhook(settings.receiver_url, self.repository, secret)
@@ -51,6 +52,16 @@ class Project:
         self.last: FlowRun | None = None
         self.began = 0.0
         """When the last pipeline was pushed, in seconds of the epoch"""
+
+    def wait_until_up(self) -> None:
+        """Return once it takes pushes."""
+
+        def is_up() -> float | None:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"it did not start:\n{self._log.read_text()}")
+            return 1.0 if "Ctrl-C stops" in self._log.read_text() else None
+
+        wait_for(is_up, _START_SECONDS, "the system")
 
     def pipeline(self, repository: Repository) -> Sample:
         """Push a change to master, and see the channel told that it is live."""
@@ -109,9 +120,9 @@ class Project:
             raise TimeoutError(f"no run of the burst has passed; see {self.settings.home}/logs")
         return Burst(number, len(ended), round(max(ended) - began, 2), most)
 
-    def idle(self) -> Idle:
-        """What it takes while nothing happens."""
-        return idle_for(_IDLE_SECONDS, descendants(self._pid))
+    def processes(self) -> list[int]:
+        """All of it."""
+        return descendants(self._pid)
 
     def lanes(self) -> dict[int, str]:
         """The parts of the system, by process; any other process is that of a run."""
@@ -168,14 +179,13 @@ class Project:
 
 @contextlib.contextmanager
 def project(settings: SystemSettings, folder: Path) -> Iterator[Project]:
-    """Start it, and in the end stop it and remove what it has on the engine."""
-    trace, log = folder / "trace.jsonl", folder / "up.log"
+    """Begin to start it, and in the end stop it and remove what it has on the engine."""
     variables = own_environment(settings) | {
         "PYTHONPATH": str(_TRACING),
-        "BENCH_TRACE": str(trace),
+        "BENCH_TRACE": str(folder / "trace.jsonl"),
     }
     example.take_as_known(settings)
-    with log.open("wb") as output:
+    with (folder / "up.log").open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "deployments.cli", "up"],
             env=os.environ | variables,
@@ -185,14 +195,8 @@ def project(settings: SystemSettings, folder: Path) -> Iterator[Project]:
             start_new_session=True,
         )
 
-    def is_up() -> float | None:
-        if process.poll() is not None:
-            raise RuntimeError(f"it did not start:\n{log.read_text()}")
-        return 1.0 if "Ctrl-C stops" in log.read_text() else None
-
     try:
-        wait_for(is_up, _START_SECONDS, "the system")
-        yield Project(settings, process.pid, trace)
+        yield Project(settings, process, folder)
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(120)

@@ -11,11 +11,11 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from bench.numbers import Burst, Idle, Sample, descendants, idle_for, memory_mib
+from bench.numbers import Burst, Sample, descendants, memory_mib
 from bench.pushes import Repository, Webhook, wait_for
 
 _HERE = Path(__file__).parent
-_WHOLE_SECONDS, _DRAIN_SECONDS, _IDLE_SECONDS = 120, 600, 5
+_WHOLE_SECONDS, _DRAIN_SECONDS = 120, 600
 
 
 class Scripted:
@@ -58,9 +58,9 @@ class Scripted:
             time.sleep(0.02)
         return Burst(number, last, round(ended - began, 2), most)
 
-    def idle(self) -> Idle:
-        """What it takes while nothing happens."""
-        return idle_for(_IDLE_SECONDS, descendants(self._pid))
+    def processes(self) -> list[int]:
+        """All of it."""
+        return descendants(self._pid)
 
 
 @contextlib.contextmanager
