@@ -39,7 +39,7 @@ REPORT, PICTURE = Path(".integrations/bench.json"), Path(".integrations/timeline
 BUILDBOT = Path(".tools/buildbot/bin/buildbot")
 _FLOOR, _OURS, _BUILDBOT = "webhook + script (the floor)", "samebits", "Buildbot 4.3"
 _MOST_ROWS = 25
-_IDLE_SECONDS = 10.0
+_IDLE_SECONDS = 5.0
 _PROMOTED = 3
 """Each pipeline of this number is promoted"""
 _BROKEN_OFF = (

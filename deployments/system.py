@@ -86,9 +86,10 @@ class System:
         if part.name == SERVER:
             self._server()
         elif part.name == RECEIVER:
-            self._service()
+            self._service()()
         elif part.name == WORKER:
-            # It died alone, perhaps of a run: that is not started again without a person.
+            # It died alone, perhaps of a run: that is not started again without a person. It is not
+            # waited for: what it needs may be away, too, and has its turn.
             self._worker(restart=False)
 
     # -- start --------------------------------------------------------------------------------
@@ -103,8 +104,7 @@ class System:
             "work pool, blocks and deployments", lambda: asyncio.run(provision(self.settings))
         )
         self._step("stacks", lambda: self._each_stack("resume"))
-        self._step("receiver", self._service)
-        self._step("worker", self._worker)
+        self._step("receiver and worker", self._service_and_worker)
 
     def _step(self, name: str, action: Callable[[], None]) -> None:
         started = time.monotonic()
@@ -160,18 +160,25 @@ class System:
         )
         child.wait_until(lambda: answers(f"{self.settings.api_url}/ready"), 240)
 
-    def _service(self) -> None:
+    def _service_and_worker(self) -> None:
+        """Side by side: each loads Prefect for seconds."""
+        # From this thread, for a child dies with the thread that has started it.
+        for wait in (self._service(), self._worker()):
+            wait()
+
+    def _service(self) -> Callable[[], None]:
+        """Start it; what is returned waits for it."""
         child = self._child(RECEIVER, ["deployments.cli", "receive"])
         url = f"http://127.0.0.1:{self.settings.receiver_port}/health"
-        child.wait_until(lambda: answers(url), 180)
+        return lambda: child.wait_until(lambda: answers(url), 180)
 
-    def _worker(self, *, restart: bool = True) -> None:
+    def _worker(self, *, restart: bool = True) -> Callable[[], None]:
+        """The same."""
         name = worker_name(self.settings)
         since = datetime.now(UTC)
         how = [] if restart else ["--no-restart"]
         child = self._child(WORKER, ["deployments.cli", "work", "--name", name, *how])
-        if restart:  # else what it needs may be away, too, and has its turn
-            child.wait_until(lambda: asyncio.run(_worker_online(name, since)), 180)
+        return lambda: child.wait_until(lambda: asyncio.run(_worker_online(name, since)), 180)
 
     def _child(self, name: str, module: list[str], **secrets: str) -> Child:
         argv = [sys.executable, "-m", *module]

@@ -1,5 +1,6 @@
 """The order in which the system stops."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -40,8 +41,9 @@ class Noting(System):
     def _engine(self) -> None:
         self.notes.append("engine starts")
 
-    def _worker(self, *, restart: bool = True) -> None:
+    def _worker(self, *, restart: bool = True) -> Callable[[], None]:
         self.notes.append(f"worker starts, restart={restart}")
+        return lambda: self.notes.append("worker is waited for")
 
     def _each_stack(self, action: str) -> None:
         self.notes.append(action)
