@@ -1,8 +1,11 @@
 """Loading blocks by name, with a message that helps where one is missing."""
 
 import logging
+import threading
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from contextvars import copy_context
 from pkgutil import resolve_name
 from typing import Any, TypeVar
 
@@ -46,11 +49,35 @@ def read_ahead(*names: str) -> None:
     What is there is read again after some seconds only. Called in a step, which is tried again
     where Prefect's API is away.
     """
+    if not in_run():
+        return
+    while _begun:
+        _keep(*_begun.pop().result())
     now = time.monotonic()
     missing = {name for name in names if now >= _fresh_until.get(name, 0.0)}
-    if missing and in_run():
-        _read.update(_read_all(missing))
-        _fresh_until.update(dict.fromkeys(missing, now + _FRESH_SECONDS))
+    if missing:
+        _keep(now, _read_all(missing))
+
+
+def read_meanwhile(*names: str) -> None:
+    """In a run, begin to read these; a step that reads ahead takes them, or raises what went wrong.
+
+    Prefect begins the first step meanwhile.
+    """
+    if not in_run():
+        return
+    begun: Future[tuple[float, dict[str, _Called]]] = Future()
+    _begun.append(begun)
+
+    def read() -> None:
+        now = time.monotonic()
+        try:
+            begun.set_result((now, _read_all(set(names))))
+        except BaseException as error:  # noqa: BLE001 - the step raises it
+            begun.set_exception(error)
+
+    # Where the API is away this takes a minute: the process may end before.
+    threading.Thread(target=copy_context().run, args=(read,), daemon=True).start()
 
 
 class _Called:
@@ -97,6 +124,13 @@ class _Called:
 # In the process of a run: the blocks of each name, and until when they are taken for fresh.
 _read: dict[str, _Called] = {}
 _fresh_until: dict[str, float] = {}
+_begun: "list[Future[tuple[float, dict[str, _Called]]]]" = []
+"""What is being read: when that was begun, and the blocks"""
+
+
+def _keep(read_at: float, blocks: Mapping[str, _Called]) -> None:
+    _read.update(blocks)
+    _fresh_until.update(dict.fromkeys(blocks, read_at + _FRESH_SECONDS))
 
 
 def _one_of(kinds: Mapping[str, str | type[Block]], name: str) -> Any:

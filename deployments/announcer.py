@@ -39,6 +39,7 @@ _MOST_RETRY_SECONDS = 60.0
 _GATHER_SECONDS = 1.0
 _PAUSE_SECONDS = 2.0
 """At least so long after a look, how runs go on is not looked at again"""
+_BLOCK = "prefect.block-document."
 _ENDS = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 _REFUSED_SECONDS = 600.0
 _SETTLED_AFTER = timedelta(minutes=1)
@@ -56,7 +57,9 @@ class Announcer:
         channel: Callable[[PrefectClient], Awaitable[Channel]],
         repositories: Callable[[], Awaitable[Repositories]],
         api: Callable[[], AbstractAsyncContextManager[PrefectClient]] = prefect_api,
+        block_changed: Callable[[], None] = lambda: None,
     ) -> None:
+        self._block_changed = block_changed
         self._inbox, self._created = inbox, created
         self._channel, self._repositories, self._api = channel, repositories, api
         self._ended = asyncio.Event()
@@ -213,11 +216,12 @@ class Announcer:
     async def _listen(self) -> None:
         """Prefect's own events say which run has news. A lost one costs time, not a message."""
         wanted = EventFilter(
-            event=EventNameFilter(prefix=["prefect.flow-run.", "prefect.task-run."])
+            event=EventNameFilter(prefix=["prefect.flow-run.", "prefect.task-run.", _BLOCK])
         )
         while True:
             try:
                 async with get_events_subscriber(filter=wanted) as events:
+                    self._block_changed()  # perhaps while nobody listened
                     async for event in events:
                         self._hear(event)
             except Exception as error:  # noqa: BLE001 - whatever its client raises, it is tried again
@@ -225,6 +229,9 @@ class Announcer:
             await asyncio.sleep(2)
 
     def _hear(self, event: Event) -> None:
+        if event.event.startswith(_BLOCK):
+            self._block_changed()
+            return
         for name in [event.resource.id, *(related.id for related in event.related)]:
             if name.startswith("prefect.flow-run."):
                 with contextlib.suppress(ValueError):

@@ -28,8 +28,8 @@ from deployments.watchdog import Watchdog
 
 CHANNEL = "integration"
 """Name of the channel's block."""
-_FRESH = 1.0
-"""A run may take less than two seconds, and is to be told to the channel that was set before it"""
+_FRESH = 30.0
+"""How long the channel may be an old one where the event of its change is lost"""
 
 
 async def _read_repositories() -> Repositories:
@@ -38,7 +38,7 @@ async def _read_repositories() -> Repositories:
 
 
 class _KnownChannel:
-    """The channel, as its block says; Prefect is asked for the block at most once a second."""
+    """The channel, as its block says; Prefect is asked for it again after a block has changed."""
 
     def __init__(self, settings: SystemSettings) -> None:
         self._file, self._pace = settings.channel_file, Pace()
@@ -48,9 +48,18 @@ class _KnownChannel:
     async def __call__(self, client: PrefectClient) -> Channel:
         now = asyncio.get_running_loop().time()
         if self._channel is None or now >= self._fresh_until:
-            block = await load_if_there(client, SlackChannel, CHANNEL) or SlackChannel()
-            self._channel, self._fresh_until = block.open(self._file, self._pace), now + _FRESH
+            self._fresh_until = now + _FRESH  # before it is read: it may change meanwhile
+            try:
+                block = await load_if_there(client, SlackChannel, CHANNEL) or SlackChannel()
+            except BaseException:
+                self.forget()
+                raise
+            self._channel = block.open(self._file, self._pace)
         return self._channel
+
+    def forget(self) -> None:
+        """A block has changed, perhaps this one."""
+        self._fresh_until = 0.0
 
 
 def make_service(settings: SystemSettings) -> Starlette:
@@ -70,7 +79,8 @@ def make_service(settings: SystemSettings) -> Starlette:
         keep_days=settings.keep_days,
     )
     superseder = Superseder(inbox, new_run, repositories)
-    announcer = Announcer(inbox, news, _KnownChannel(settings), repositories)
+    channel = _KnownChannel(settings)
+    announcer = Announcer(inbox, news, channel, repositories, block_changed=channel.forget)
     parts = [
         repositories.run,
         dispatcher.run,

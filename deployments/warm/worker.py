@@ -52,8 +52,8 @@ class WarmResult(BaseWorkerResult):
 class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
     """Runs each flow run in a process of its own, forked from a parent with everything loaded.
 
-    It looks for runs when Prefect tells of one, when one of its own has ended, and, for safety, at
-    Prefect's interval (PREFECT_WORKER_QUERY_SECONDS).
+    It looks for runs when Prefect tells of one, when one of its own has ended for whose place
+    another may wait, and, for safety, at Prefect's interval (PREFECT_WORKER_QUERY_SECONDS).
     """
 
     type = "warm"
@@ -75,6 +75,8 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
         self._waiting: list[WorkerFlowRunResponse] = []
         """What it has found, and had no place for"""
         self._waiting_until, self._news, self._seen_news = 0.0, 0, 0
+        self._may_be_more = True
+        """Whether a run may wait for the end of one that it has taken"""
         self._woken = asyncio.Event()
         self._reading: set[asyncio.Task[DeploymentResponse]] = set()
         self._one_look = asyncio.Lock()
@@ -125,6 +127,7 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Take what there is to run, as far as there is room."""
         async with self._one_look:
+            self._may_be_more = True  # as long as the answer does not say otherwise
             if len(self._going) >= self._most or not self.is_setup:
                 return []
             now = asyncio.get_running_loop().time()
@@ -151,14 +154,15 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
             self._going[one.flow_run.id] = repository
             self._turns[repository] = max(self._turns.values(), default=0) + 1
         rest = order[len(taken) :]
-        limited = await self._is_limited(rest)
+        limited = await self._is_limited(order)
+        self._may_be_more = limited or len(taken) < len(flow_run_response)
         # Of a run that came after it had asked it knows nothing.
         self._waiting = [] if limited or self._news != self._seen_news else rest
         return await super()._submit_scheduled_flow_runs(taken)
 
-    async def _is_limited(self, waiting: list[WorkerFlowRunResponse]) -> bool:
+    async def _is_limited(self, runs: list[WorkerFlowRunResponse]) -> bool:
         """Whether Prefect, which then has to be asked, lets only some of these go on at once."""
-        ids = {one.flow_run.work_queue_id for one in waiting}
+        ids = {one.flow_run.work_queue_id for one in runs}
         queues = [await self.client.read_work_queue(queue) for queue in ids if queue]
         limits = [self.work_pool.concurrency_limit, *(queue.concurrency_limit for queue in queues)]
         return any(limit is not None for limit in limits)
@@ -175,7 +179,8 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
         # One that could not be started is looked at again by Prefect's interval, not at once.
         if flow_run_id in self._at_work:
             self._at_work.remove(flow_run_id)
-            self._woken.set()
+            if self._may_be_more:  # else Prefect would be asked just when the end is to be told
+                self._woken.set()
 
     # -- running them -------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any, Self
 from uuid import uuid4
 
+import httpx
 import pytest
 from prefect.blocks.core import Block
 from prefect.events.clients import NullEventsClient
@@ -13,7 +14,7 @@ from prefect_docker import DockerHost
 
 from blocks import loading, process
 from blocks.docker_stack import DockerStack
-from blocks.loading import load, load_one_of, read_ahead
+from blocks.loading import load, load_one_of, read_ahead, read_meanwhile
 from blocks.named import REGISTRIES, STACKS
 from domain.errors import UnknownBlock
 
@@ -76,6 +77,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
     monkeypatch.setattr(loading, "get_client", lambda **_: server)
     monkeypatch.setattr(loading, "_read", {})
     monkeypatch.setattr(loading, "_fresh_until", {})
+    monkeypatch.setattr(loading, "_begun", [])
     monkeypatch.delenv(process._RUN_ID, raising=False)
     EventsWorker.set_client_override(NullEventsClient)
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
@@ -96,6 +98,30 @@ def test_a_step_reads_all_the_blocks_that_it_needs_at_once(run: FakeServer) -> N
     assert run.asked == [["default", "stage"]]
 
 
+def test_what_a_run_begins_to_read_its_steps_do_not_read_again(run: FakeServer) -> None:
+    read_meanwhile("default", "stage")
+    read_ahead("default")
+    read_ahead("stage")
+    assert load_one_of(STACKS, "stage").port == 8081
+    assert run.asked == [["default", "stage"]]
+
+
+def test_where_that_fails_the_step_fails_and_its_next_try_reads_anew(
+    run: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(**_: object) -> FakeServer:
+        raise httpx.ConnectError("All connection attempts failed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loading, "get_client", away)
+        read_meanwhile("default")
+        with pytest.raises(httpx.ConnectError):
+            read_ahead("default")
+    read_ahead("default")
+    assert load(DockerHost, "default").base_url == "tcp://10.0.0.5:2376"
+    assert run.asked == [["default"]]
+
+
 def test_after_a_while_it_reads_them_again(
     run: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +133,7 @@ def test_after_a_while_it_reads_them_again(
 
 
 def test_outside_a_run_nothing_is_kept(server: FakeServer) -> None:
+    read_meanwhile("default")
     read_ahead("default")
     load(DockerHost, "default")
     load(DockerHost, "default")

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
+from prefect.events.schemas.events import Event, Resource
 from pydantic import SecretStr
 
 from blocks.channel import Channel, Pace
@@ -61,6 +62,7 @@ class House:
     def __init__(self, folder: Path) -> None:
         self.prefect, self.channel = FakePrefect(), FakeChannel()
         self.opened: Channel | None = None
+        self.changes: list[str] = []
         self.inbox_file = folder / "inbox.sqlite"
         self.news: asyncio.Queue[UUID] = asyncio.Queue()
         self.restart()
@@ -77,7 +79,12 @@ class House:
 
         self.inbox = Inbox(self.inbox_file)
         self.announcer = Announcer(
-            self.inbox, self.news, channel, repositories, self.prefect.client
+            self.inbox,
+            self.news,
+            channel,
+            repositories,
+            self.prefect.client,
+            lambda: self.changes.append("a block"),
         )
 
     async def compare(self) -> None:
@@ -94,6 +101,17 @@ def house(tmp_path: Path) -> House:
 
 def headlines(house: House) -> list[str]:
     return [message.splitlines()[0] for message in house.channel.messages]
+
+
+def test_the_event_of_a_changed_block_is_handed_on_and_is_no_news_of_a_run(house: House) -> None:
+    for event, resource in (
+        ("prefect.block-document.updated", "prefect.block-document"),
+        ("prefect.flow-run.Running", "prefect.flow-run"),
+    ):
+        labels = {"prefect.resource.id": f"{resource}.{uuid4()}"}
+        house.announcer._hear(Event(event=event, resource=Resource(labels)))
+    assert house.changes == ["a block"]
+    assert house.news.qsize() == 1
 
 
 async def test_one_message_tells_a_run_from_its_schedule_to_its_end(house: House) -> None:

@@ -3,11 +3,11 @@
 import asyncio
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
-from prefect.client.schemas.objects import FlowRun, WorkPool
+from prefect.client.schemas.objects import FlowRun, WorkPool, WorkQueue
 from prefect.workers.base import BaseWorker
 from pydantic import BaseModel
 
@@ -158,6 +158,44 @@ async def test_the_end_of_a_run_wakes_it(house: House) -> None:
     finally:
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
+
+
+async def test_the_end_of_a_run_that_no_other_one_waits_for_does_not(house: House) -> None:
+    house.push("ours", 2)
+    assert len(await house.look()) == 2
+    house.worker._woken.clear()
+    house.end("ours 0")
+    assert not house.worker._woken.is_set()
+    house.push("ours", 1)
+    assert house.worker._woken.is_set()
+
+
+@pytest.mark.parametrize("limited", ["pool", "queue"])
+async def test_where_prefect_limits_the_runs_each_end_wakes_it(house: House, limited: str) -> None:
+    async def queue(_: object) -> WorkQueue:
+        limit = 2 if limited == "queue" else None
+        return WorkQueue(name="default", work_pool_id=uuid4(), concurrency_limit=limit)
+
+    house.worker._client = cast("Any", SimpleNamespace(read_work_queue=queue))
+    if limited == "pool":
+        house.worker._work_pool = WorkPool(name="a-pool", type="warm", concurrency_limit=2)
+    house.push("ours", 2)
+    for run in house.waiting:
+        run.work_queue_id = uuid4()
+    await house.look()
+    house.worker._woken.clear()
+    house.end("ours 0")
+    assert house.worker._woken.is_set()
+
+
+async def test_the_end_of_a_run_that_is_retried_already_wakes_it(house: House) -> None:
+    house.push("ours")
+    await house.look()
+    house.worker._hear()
+    assert await house.look() == [], "its last process has not ended"
+    house.worker._woken.clear()
+    house.end("ours 0", again=True)
+    assert house.worker._woken.is_set()
 
 
 async def test_a_process_that_died_is_reported_once(
