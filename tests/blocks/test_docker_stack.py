@@ -210,6 +210,19 @@ def test_a_switch_that_restarts_serves_on_by_itself(
     assert "version three" in said(stack)
 
 
+def test_a_switch_whose_image_has_gone_from_its_name_is_started_again(
+    stack: DockerStack, registry: Registry, version: Version, engine: Engine
+) -> None:
+    here = f"{stack.prefix}-haproxy"
+    engine.tag(str(engine.image_id(stack.switch_image)), here, "gone")
+    stack = stack.model_copy(update={"switch_image": f"{here}:gone"})
+    stack.deploy("it", version("one"), registry, a_turn(), print)
+    engine.stop(f"{stack.prefix}-it-switch")
+    engine.remove_image(stack.switch_image)
+    stack.deploy("it", version("two"), registry, a_turn(), print)
+    assert "version two" in said(stack)
+
+
 def test_a_stack_that_was_halted_serves_the_same_version_again(
     stack: DockerStack, registry: Registry, version: Version
 ) -> None:
