@@ -212,7 +212,8 @@ async def _parts(ours: Project) -> list[Part]:
             took = step.end_time.timestamp() - start
             parts.append(Part("run", "step", step_name(step), start - ours.began, took))
     ended = ours.began + at["Completed"] + 0.2
-    return parts + read_trace(ours.trace, ours.began, ended, ours.lanes())
+    parts += read_trace(ours.trace, ours.began, ended, ours.lanes())
+    return sorted(parts, key=lambda part: part.start)
 
 
 if __name__ == "__main__":

@@ -25,16 +25,20 @@ class Part:
 
 
 def read_trace(file: Path, began: float, ended: float, lanes: dict[int, str]) -> list[Part]:
-    """The requests of a time, by what made them; `lanes` names the processes that are known."""
+    """The requests and forks of a time, by what made them; `lanes` names the processes that are known."""
     parts = []
     for line in file.read_text().splitlines():
         call = json.loads(line)
         if began <= call["at"] <= ended:
+            at, seconds = call["at"] - began, call["seconds"]
+            if call["method"] == "fork":
+                parts.append(Part("run", "step", "forked", at, seconds))
+                continue
             path = call["path"].partition("?")[0]
             kind = _kind(path)
             lane = lanes.get(call["pid"], "run")
             name = f"{call['method']} {_ID.sub('…', path)}"
-            parts.append(Part(lane, kind, name, call["at"] - began, call["seconds"]))
+            parts.append(Part(lane, kind, name, at, seconds))
     return parts
 
 

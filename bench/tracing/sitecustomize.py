@@ -1,8 +1,9 @@
-"""Writes down each request of a process, by httpx or requests, where BENCH_TRACE names a file.
+"""Writes down each request of a process, by httpx or requests, and how it was forked, where
+BENCH_TRACE names a file.
 
 Python loads this at its start, where this folder is on its path: the system under test is not
 changed for it. Each line is a JSON object: `pid`, `at` and `seconds` (of the epoch), `method`,
-`path` and `status`.
+`path` and `status`; a fork has the method `fork`, and the process that was made.
 """
 
 import importlib.abc
@@ -25,6 +26,15 @@ def _note(at: float, method: str, path: str, status: int) -> None:
     file = os.open(os.environ["BENCH_TRACE"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(file, json.dumps(line).encode() + b"\n")
     os.close(file)
+
+
+def _trace_forks() -> None:
+    begun = [0.0]
+
+    def before():
+        begun[0] = time.time()
+
+    os.register_at_fork(before=before, after_in_child=lambda: _note(begun[0], "fork", "", 0))
 
 
 def _trace_httpx(httpx) -> None:
@@ -80,3 +90,4 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 if os.environ.get("BENCH_TRACE"):
     sys.meta_path.insert(0, _Finder())
+    _trace_forks()
