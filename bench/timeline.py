@@ -25,7 +25,7 @@ class Part:
 
 
 def read_trace(file: Path, began: float, ended: float, lanes: dict[int, str]) -> list[Part]:
-    """The requests and forks of a time, by what made them; `lanes` names the processes that are known."""
+    """Requests and forks of a time, by what made them; `lanes` names the processes known."""
     parts = []
     for line in file.read_text().splitlines():
         call = json.loads(line)
