@@ -13,8 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, TaskRun
 
 from blocks.engine import Container, DockerHost, Engine
 from blocks.prefect_api import read_runs, read_steps, step_name
@@ -144,10 +143,17 @@ async def ended(subject: str, whole: Up) -> list[tuple[FlowRun, list[str]]]:
         while True:
             recent = await read_runs(client, datetime.now(UTC) - timedelta(hours=1))
             found = [run for run in recent if subject in run.name]
-            if all(run.state and run.state.is_final() for run in found):
-                return [(run, await completed(client, run)) for run in found]
+            steps = [await read_steps(client, run.id) for run in found]
+            if all(map(_are_written_down, found, steps)):
+                return list(zip(found, map(completed, steps), strict=True))
+            await asyncio.sleep(0.2)
 
 
-async def completed(client: PrefectClient, run: FlowRun) -> list[str]:
-    steps = await read_steps(client, run.id)
+def _are_written_down(run: FlowRun, steps: list[TaskRun]) -> bool:
+    """Whether it has ended, and so, as Prefect writes down a moment later, have its last steps."""
+    last = [step for step in steps if step.flow_run_run_count == run.run_count]
+    return all(one.state is not None and one.state.is_final() for one in [run, *last])
+
+
+def completed(steps: list[TaskRun]) -> list[str]:
     return [step_name(step) for step in steps if step.state and step.state.is_completed()]
