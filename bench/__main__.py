@@ -41,7 +41,7 @@ _FLOOR, _OURS, _BUILDBOT = "webhook + script (the floor)", "samebits", "Buildbot
 _MOST_ROWS = 25
 _IDLE_SECONDS = 5.0
 _PROMOTED = 3
-"""Each pipeline of this number is promoted"""
+"""Of so many pipelines, the last is promoted"""
 _BROKEN_OFF = (
     SamebitsError,
     TimeoutError,

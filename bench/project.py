@@ -41,7 +41,9 @@ _LANES = {"cli receive": "service", "cli work": "worker", "cli up": "up"}
 class Project:
     """The running system; its `master` leads to a stack, as each pipeline of the others does."""
 
-    def __init__(self, settings: SystemSettings, process: subprocess.Popen[bytes], folder: Path):
+    def __init__(
+        self, settings: SystemSettings, process: subprocess.Popen[bytes], folder: Path
+    ) -> None:
         self.settings, self._process, self._log = settings, process, folder / "up.log"
         self.trace, self._pid = folder / "trace.jsonl", process.pid
         self.repository = example.bare_repository(settings)

@@ -59,10 +59,10 @@ def read_ahead(*names: str) -> None:
         _keep(now, _read_all(missing))
 
 
-def read_meanwhile(*names: str) -> None:
+def read_meanwhile(*names: str | None) -> None:
     """In a run, begin to read these; a step that reads ahead takes them, or raises what went wrong.
 
-    Prefect begins the first step meanwhile.
+    Prefect begins the first step meanwhile. A name that is None is none.
     """
     if not in_run():
         return
@@ -72,7 +72,7 @@ def read_meanwhile(*names: str) -> None:
     def read() -> None:
         now = time.monotonic()
         try:
-            begun.set_result((now, _read_all(set(names))))
+            begun.set_result((now, _read_all({name for name in names if name})))
         except BaseException as error:  # noqa: BLE001 - the step raises it
             begun.set_exception(error)
 

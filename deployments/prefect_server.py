@@ -76,11 +76,14 @@ def _check_once(schema: Any, format_checker: object = None) -> None:
 
 
 def _record_together(
-    write_batch_size: int,  # noqa: ARG001 - Prefect's signature
-    flush_every: int,  # noqa: ARG001
-    **how: Any,
+    write_batch_size: int, flush_every: int, **how: Any
 ) -> AbstractAsyncContextManager[MessageHandler]:
-    """Prefect's own writer of the states of steps, which it can have write once a second only."""
+    """Prefect's own writer of the states of steps, which it can have write once a second only.
+
+    Where the user has set how many are written together, that is done.
+    """
+    if write_batch_size > 1:
+        return _record(write_batch_size, flush_every, **how)
     return _record(_MOST_STATES, _MOMENT_SECONDS, **how)  # type: ignore[arg-type]
 
 
@@ -93,12 +96,9 @@ def _add_unless_lately(
         return add
 
     async def add_unless_lately(**given: Any) -> Any:
+        lately = key in _put_down and time.monotonic() < _put_down[key] + _LATELY_SECONDS
         # A queue that had been given up is ready again at once.
-        returned = bool(given.get("ready_work_queue_ids"))
-        if (
-            not returned
-            and time.monotonic() < _put_down.get(key, -_LATELY_SECONDS) + _LATELY_SECONDS
-        ):
+        if lately and not given.get("ready_work_queue_ids"):
             return None
         placed = await add(**given)
         _put_down[key] = time.monotonic()

@@ -167,13 +167,13 @@ class System:
             wait()
 
     def _service(self) -> Callable[[], None]:
-        """Start it; what is returned waits for it."""
+        """Start the receiver; what is returned waits until it answers."""
         child = self._child(RECEIVER, ["deployments.cli", "receive"])
         url = f"http://127.0.0.1:{self.settings.receiver_port}/health"
         return lambda: child.wait_until(lambda: answers(url), 180)
 
     def _worker(self, *, restart: bool = True) -> Callable[[], None]:
-        """The same."""
+        """Start the worker; what is returned waits for its heartbeat."""
         name = worker_name(self.settings)
         since = datetime.now(UTC)
         how = [] if restart else ["--no-restart"]

@@ -33,7 +33,7 @@ async def pipeline(
         settings: How it is built and tested
 
     """
-    read_meanwhile(commit.repository, ENGINE, *([stack] if stack else []))
+    read_meanwhile(commit.repository, ENGINE, stack)
     tested = run_tests(build(commit, settings.build, trusted=stack is not None), settings.test)
     if stack is None:
         return Outcome.TESTED

@@ -160,6 +160,15 @@ async def test_states_of_steps_that_come_at_once_are_written_together(
     assert written == [events]
 
 
+def test_a_user_who_has_set_how_many_states_are_written_together_gets_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[float, ...]] = []
+    monkeypatch.setattr(prefect_server, "_record", lambda *how, **_: asked.append(how))
+    _record_together(write_batch_size=30, flush_every=2, max_persist_retries=1)
+    assert asked == [(30, 2)]
+
+
 def _event(name: str = "prefect.flow-run.Running") -> ReceivedEvent:
     return ReceivedEvent(
         id=uuid4(),
