@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from blocks.engine import Container, Engine, Service
+from blocks.stopping import stop_meanwhile
 from blocks.switch import CONFIG_PATH, FRONT_PORT, SLOTS, Switch, Turned, haproxy_config
 from domain.errors import DeployFailed, SwitchFailed
 from domain.image import PublishedImage, Serving
@@ -150,6 +151,8 @@ class StackHost:
         for container in self.containers("version"):
             kept = current is not None and container.id == current.id
             if not kept and _turn_of(container) < switch.number:
+                if container.kept:  # one that has served may still be at its end
+                    self.engine.stop(container.id)
                 self.engine.remove(container.id)
 
     @staticmethod
@@ -251,7 +254,7 @@ class StackHost:
             self.engine.remove(new.id)
 
     def drain_and_stop(self, switch: Turned, new: Container, log: Log) -> None:
-        """Wait for the requests in the other slot, then remove what ran there."""
+        """Wait for the requests in the other slot, then begin to stop what ran there."""
         slot = self.other_slot(new)
         deadline = time.monotonic() + self.stack.drain_seconds
         while (left := switch.switch.slots()[slot].requests) and time.monotonic() < deadline:
@@ -259,10 +262,15 @@ class StackHost:
         if left:
             log(f"{left} requests did not end within {self.stack.drain_seconds:g} s")
         switch.shut(slot)
-        for version in self.containers("version"):
-            if version.id != new.id and _turn_of(version) <= switch.number:
-                self.engine.stop(version.id)
-                self.engine.remove(version.id)
+        stop_meanwhile(
+            self.stack.engine,
+            [
+                version
+                for version in self.containers("version")
+                if version.id != new.id and _turn_of(version) <= switch.number
+            ],
+            log,
+        )
 
     def verified(self, switch: Turned, new: Container, image: PublishedImage) -> Serving:
         """What the slot runs now, read back from engine and switch; it must be this image."""

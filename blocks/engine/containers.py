@@ -4,6 +4,7 @@ import http
 import io
 import tarfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -200,18 +201,19 @@ class Containers(Connection):
             self._docker.containers.get(name).rename(other)
 
     def stop(self, name: str, grace_seconds: int = 10) -> None:
-        """Ask a container to end, and kill it after the grace."""
-        with engine_faults(f"stopping {name}"):
+        """Ask a container to end, and kill it after the grace; one that is not there is fine."""
+        with engine_faults(f"stopping {name}"), suppress(docker.errors.NotFound):
             self._docker.containers.get(name).stop(timeout=grace_seconds)
 
     def remove(self, name: str) -> None:
         """Remove a container, running or not; one that is not there is fine."""
-        try:
-            with engine_faults(f"removing {name}"):
+        with engine_faults(f"removing {name}"), suppress(docker.errors.NotFound):
+            try:
                 self._docker.api.remove_container(name, v=True, force=True)
-        except EngineRefused as error:
-            if not isinstance(error.__cause__, docker.errors.NotFound):
-                raise
+            except docker.errors.APIError as error:
+                if not _is_being_removed(error):
+                    raise
+                self._docker.api.wait(name, condition="removed")
 
     def remove_network(self, name: str) -> None:
         """Remove a network; one that is not there is fine."""
@@ -225,6 +227,12 @@ class Containers(Connection):
             for volume in self._docker.volumes.list(filters={"name": name}):
                 if volume.name == name:
                     volume.remove()
+
+
+def _is_being_removed(error: docker.errors.APIError) -> bool:
+    """Whether somebody else removes it in this moment."""
+    conflict = error.status_code == http.HTTPStatus.CONFLICT
+    return conflict and "already in progress" in str(error.explanation)
 
 
 def _seen(container: Any) -> Container:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from deployments.demo_watch import Load
 from domain.errors import DeployFailed, EngineRefused, Overtaken, Superseded
 from domain.image import PublishedImage
 from tests.conftest import Origin, RunningRegistry, free_port
-from tests.services import published
+from tests.services import published, service_files
 from tests.turns import Refused, a_turn
 from tests.waiting import wait_until
 
@@ -56,6 +57,15 @@ def said(stack: DockerStack) -> str:
     return httpx.get(f"http://127.0.0.1:{stack.port}/", timeout=5).raise_for_status().text
 
 
+def containers_of(stack: DockerStack, engine: Engine) -> set[str]:
+    return {c.id for c in engine.containers({"samebits.stack": f"{stack.prefix}-it"})}
+
+
+def old_versions_end(stack: DockerStack, engine: Engine) -> None:
+    """Nobody waits for it: in the end there is one version, and the switch."""
+    wait_until(lambda: len(containers_of(stack, engine)) == 2, 15, "one version is left")
+
+
 def test_a_first_deploy_serves_and_says_what_it_serves(
     stack: DockerStack, registry: Registry, version: Version
 ) -> None:
@@ -77,7 +87,54 @@ def test_versions_are_switched_without_a_failed_request(
             assert f"version {image.commit.subject}" in said(stack)
     assert keep_alive.sent > 20
     assert (keep_alive.failed, keep_alive.faults) == (0, set())
-    assert len(engine.containers({"samebits.stack": f"{stack.prefix}-it"})) == 2
+    old_versions_end(stack, engine)
+
+
+SLOW_TO_END = """\
+import pathlib, signal, sys, time
+def end(*_):
+    while not pathlib.Path("/tmp/end").exists():
+        time.sleep(0.05)
+    sys.exit(0)
+"""
+
+
+def test_nobody_waits_for_an_old_version_that_takes_its_time_to_end(
+    stack: DockerStack, registry: Registry, version: Version, engine: Engine
+) -> None:
+    files = service_files("slow")["hello.py"].replace("lambda *_: sys.exit(0)", "end")
+    slow = version("slow", files={"hello.py": SLOW_TO_END + files})
+    stack.deploy("it", slow, registry, a_turn(), print)
+    (old,) = engine.containers({"samebits.commit": slow.commit.sha})
+    stack.deploy("it", version("two"), registry, a_turn(), print)
+    assert "version two" in said(stack)
+    with ThreadPoolExecutor() as pool:
+        # It has to have its end before the next version takes its place.
+        next_one = pool.submit(stack.deploy, "it", version("three"), registry, a_turn(), print)
+        assert engine.container(old.id).running
+        assert engine.ask(old.id, "touch /tmp/end") == (0, "")
+        next_one.result(timeout=60)
+    assert "version three" in said(stack)
+    old_versions_end(stack, engine)
+
+
+def test_an_old_version_that_cannot_be_stopped_is_logged(
+    stack: DockerStack, registry: Registry, version: Version, engine: Engine
+) -> None:
+    lines: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Engine, "stop", refused)
+        stack.deploy("it", version("one"), registry, a_turn(), print)
+        stack.deploy("it", version("two"), registry, a_turn(), lines.append)
+        wait_until(lambda: "does not stop" in lines[-1], 15)
+    assert "version two" in said(stack)
+    assert len(containers_of(stack, engine)) == 3
+    stack.deploy("it", version("three"), registry, a_turn(), print)
+    old_versions_end(stack, engine)
+
+
+def refused(*_: object) -> None:
+    raise EngineRefused("The Docker engine refused stopping it.")
 
 
 def test_a_version_that_ends_is_removed_the_old_one_serves_on_and_its_log_is_the_reason(
@@ -93,7 +150,7 @@ def test_a_version_that_ends_is_removed_the_old_one_serves_on_and_its_log_is_the
     assert "serves on" in str(caught.value)
     assert load.failed == 0
     assert "version old" in said(stack)
-    assert len(engine.containers({"samebits.stack": f"{stack.prefix}-it"})) == 2
+    old_versions_end(stack, engine)
 
 
 def test_a_version_in_a_slot_that_served_well_before_is_checked_anew(
@@ -167,7 +224,7 @@ def test_what_a_broken_off_deploy_left_is_removed_by_the_next(
     assert "version one" in said(stack)
     stack.deploy("it", two, registry, a_turn(), print)
     assert "version two" in said(stack)
-    assert len(engine.containers({"samebits.stack": f"{stack.prefix}-it"})) == 2
+    old_versions_end(stack, engine)
 
 
 def left_behind(
@@ -244,7 +301,7 @@ def test_what_a_cut_off_deploy_left_never_serves_after_a_restart(
     stack.resume("it")
     wait_for(lambda: "version one" in said(stack))
     assert {said(stack) for _ in range(10)} == {said(stack)}
-    assert len(engine.containers({"samebits.stack": f"{stack.prefix}-it"})) == 2
+    old_versions_end(stack, engine)
 
 
 def test_what_lives_through_the_end_of_all_else_serves_on_though_its_deploy_was_cut_off(
@@ -258,7 +315,7 @@ def test_what_lives_through_the_end_of_all_else_serves_on_though_its_deploy_was_
         stack.resume("it")
     assert load.failed == 0
     assert "version two" in said(stack)
-    assert len(engine.containers({"samebits.stack": f"{stack.prefix}-it"})) == 2
+    old_versions_end(stack, engine)
 
 
 def test_a_version_that_never_served_is_not_taken_for_one_that_did_by_a_restart(
@@ -320,7 +377,7 @@ def test_a_commit_that_has_to_give_way_changes_nothing_up_to_the_last_moment(
     assert refused.seen == [serving] * at
     assert load.failed == 0
     assert stack.serving("it") == serving
-    assert len(engine.containers({"samebits.stack": f"{stack.prefix}-it"})) == 2
+    old_versions_end(stack, engine)
 
 
 def test_a_worker_that_was_thought_dead_and_wakes_up_cannot_deploy(
@@ -340,7 +397,7 @@ def test_a_worker_that_was_thought_dead_and_wakes_up_cannot_deploy(
         stack.deploy("it", two, registry, a_turn(), sleep_through_another_deploy)
     assert load.failed == 0
     assert "version three" in said(stack)
-    assert len(engine.containers({"samebits.stack": f"{stack.prefix}-it"})) == 2
+    old_versions_end(stack, engine)
 
 
 def test_a_worker_that_wakes_up_after_its_switch_leaves_the_later_version_alone(
@@ -367,14 +424,13 @@ def test_the_retry_of_a_deploy_that_died_after_the_switch_only_finishes_it(
     stack.deploy("it", one, registry, a_turn(), print)
     with contextlib.suppress(KilledError), dies_when_draining():
         stack.deploy("it", two, registry, a_turn("its run"), print)
-    there = {c.id for c in engine.containers({"samebits.stack": f"{stack.prefix}-it"})}
+    there = containers_of(stack, engine)
     refused = Refused()  # nobody is asked again
     retry = Turn("its run", refused.turn.admit)
     assert stack.deploy("it", two, registry, retry, print).sha == two.commit.sha
     assert "version two" in said(stack)
-    left = {c.id for c in engine.containers({"samebits.stack": f"{stack.prefix}-it"})}
-    assert len(left) == 2
-    assert left < there
+    old_versions_end(stack, engine)
+    assert containers_of(stack, engine) < there
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ async def test_a_run_that_a_power_cut_ends_goes_on_by_itself_and_deploys_once(
         assert (only.id, seen.state, restarts(only.labels)) == (run.id, "COMPLETED", 1), seen
         await watch.told(run.id, "passed", "attempt 2")
         assert await watch.serving("stage") == watch.published(sha)
-    assert deployed(whole, engine) == [sha]
+    wait_until(lambda: deployed(whole, engine) == [sha], 30, "the old version ends")
     assert not engine.containers({"samebits.run": str(run.id), "samebits.role": "test"})
 
 
@@ -93,7 +93,7 @@ async def test_a_run_goes_on_though_prefects_server_dies_and_is_started_again(
         assert seen.state == "COMPLETED", seen
         await watch.told(run.id, "passed", subject)
         assert await watch.serving("stage") == watch.published(sha)
-    assert deployed(whole, engine) == [sha]
+    wait_until(lambda: deployed(whole, engine) == [sha], 30, "the old version ends")
 
 
 def deployed(whole: Up, engine: Engine) -> list[str]:

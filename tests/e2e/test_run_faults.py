@@ -30,10 +30,10 @@ async def ended(watch: Watch, sha: str, branch: str, attempt: int = 1) -> Seen:
     return await watch.finished(sha, branch, attempt, print, seconds=400)
 
 
-def versions(engine: Engine, system: System, stack: str) -> list[Container]:
-    """The containers of the versions that a stack has on the engine."""
+def versions(engine: Engine, system: System, stack: str) -> list[str]:
+    """The commits of the versions that a stack has on the engine."""
     labels = {"samebits.stack": f"{system.settings.name}-{stack}", "samebits.role": "version"}
-    return engine.containers(labels)
+    return [container.labels["samebits.commit"] for container in engine.containers(labels)]
 
 
 def containers_of(engine: Engine, run: FlowRun) -> list[Container]:
@@ -69,7 +69,7 @@ async def test_a_run_whose_process_is_killed_crashes_is_told_and_its_retry_passe
     assert again.state == "COMPLETED", again
     await watch.told(run.id, "passed", "attempt 2")
     assert await watch.serving("stage") == watch.published(sha)
-    assert [c.labels["samebits.commit"] for c in versions(engine, system, "stage")] == [sha]
+    await eventually(lambda: versions(engine, system, "stage") == [sha], "the old version ends")
 
 
 async def eventually(ready: Callable[[], bool], what: str, seconds: float = 90) -> None:
