@@ -52,7 +52,8 @@ def read_ahead(*names: str) -> None:
     if not in_run():
         return
     while _begun:
-        _keep(*_begun.pop().result())
+        _, begun = _begun.pop()
+        _keep(*begun.result())
     now = time.monotonic()
     missing = {name for name in names if now >= _fresh_until.get(name, 0.0)}
     if missing:
@@ -62,17 +63,21 @@ def read_ahead(*names: str) -> None:
 def read_meanwhile(*names: str | None) -> None:
     """In a run, begin to read these; a step that reads ahead takes them, or raises what went wrong.
 
-    Prefect begins the first step meanwhile. A name that is None is none.
+    Prefect begins the run, and the first step, meanwhile. What is being read already is left out,
+    and so is a name that is None.
     """
     if not in_run():
         return
+    wanted = {name for name in names if name}.difference(*(being_read for being_read, _ in _begun))
+    if not wanted:
+        return
     begun: Future[tuple[float, dict[str, _Called]]] = Future()
-    _begun.append(begun)
+    _begun.append((wanted, begun))
 
     def read() -> None:
         now = time.monotonic()
         try:
-            begun.set_result((now, _read_all({name for name in names if name})))
+            begun.set_result((now, _read_all(wanted)))
         except BaseException as error:  # noqa: BLE001 - the step raises it
             begun.set_exception(error)
 
@@ -124,8 +129,8 @@ class _Called:
 # In the process of a run: the blocks of each name, and until when they are taken for fresh.
 _read: dict[str, _Called] = {}
 _fresh_until: dict[str, float] = {}
-_begun: "list[Future[tuple[float, dict[str, _Called]]]]" = []
-"""What is being read: when that was begun, and the blocks"""
+_begun: "list[tuple[set[str], Future[tuple[float, dict[str, _Called]]]]]" = []
+"""What is being read: the names, and when that was begun and the blocks"""
 
 
 def _keep(read_at: float, blocks: Mapping[str, _Called]) -> None:

@@ -15,6 +15,10 @@ from prefect.events.related import RESOURCE_CACHE
 from prefect.types._datetime import now
 from pydantic import BaseModel
 
+from blocks.loading import read_meanwhile
+from domain.routing import repository_of
+from flows.steps import ENGINE
+
 Known = dict[str, Any]
 """As it goes over the socket: `run`, `storage`, and `related`, by kind"""
 
@@ -65,3 +69,13 @@ def remember(given: Known) -> None:
             "object": _KINDS[kind].model_validate(said["object"]),
         }
         RESOURCE_CACHE[f"{kind}.{said['key']}"] = (entry, now("UTC"))  # type: ignore[assignment]
+
+
+def begin_to_read(given: Known) -> None:
+    """In the process of a run: have the blocks read that our flows begin with, while Prefect's
+    engine begins the run.
+    """
+    parameters = given["run"]["parameters"] if given else {}
+    if repository := repository_of(parameters):
+        stack = parameters.get("stack")
+        read_meanwhile(repository, ENGINE, stack if isinstance(stack, str) else None)

@@ -100,6 +100,7 @@ def test_a_step_reads_all_the_blocks_that_it_needs_at_once(run: FakeServer) -> N
 
 def test_what_a_run_begins_to_read_its_steps_do_not_read_again(run: FakeServer) -> None:
     read_meanwhile("default", None, "stage")
+    read_meanwhile("stage", "default")
     read_ahead("default")
     read_ahead("stage")
     assert load_one_of(STACKS, "stage").port == 8081
