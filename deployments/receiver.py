@@ -30,8 +30,11 @@ from domain.github import (
 from domain.names import one_line
 
 _STATUS: dict[type[SamebitsError], int] = {BadSignature: 401, BadPayload: 400, BodyTooLarge: 413}
+_FRESH_SECONDS, _AGAIN_SECONDS = 30.0, 5.0
+"""How long an answer is taken for fresh where the event of a change is lost, and how long the last
+one is used where there was none"""
 _EARLY = 0.8
-"""Part of the time that an answer is taken for fresh, after which it is read again"""
+"""Part of that time after which it is read again"""
 _LONGEST_READ = 4.0
 log = logging.getLogger("samebits.receiver")
 
@@ -151,24 +154,36 @@ def read_delivery(headers: Mapping[str, str], body: bytes, known: Repositories) 
 
 
 class KnownRepositories:
-    """The repository blocks, as they were in Prefect some seconds ago.
+    """The repository blocks, as they are in Prefect.
 
-    `run` reads them again and again, so that no delivery has to wait for it. While Prefect's API is
-    away, those that were known last are used: no delivery is refused.
+    `run` reads them again before they are old, and after `forget`, so that no delivery has to wait
+    for it. While Prefect's API is away, those that were known last are used: no delivery is
+    refused.
     """
 
-    def __init__(self, read: Callable[[], Awaitable[Repositories]], seconds: float = 5.0) -> None:
+    def __init__(
+        self, read: Callable[[], Awaitable[Repositories]], seconds: float = _FRESH_SECONDS
+    ) -> None:
         self._read, self._seconds = read, seconds
         self._known: Repositories | None = None
         self._fresh_until = 0.0
+        self._old = asyncio.Event()
         self._lock = asyncio.Lock()
 
     async def run(self) -> None:
         """Keep them fresh for ever."""
         while True:
+            self._old.clear()
             with suppress(ServerUnavailable):  # whoever asks is told
                 await self._refresh()
-            await asyncio.sleep(self._seconds * _EARLY)
+            with suppress(TimeoutError):
+                left = self._fresh_until - asyncio.get_running_loop().time()
+                await asyncio.wait_for(self._old.wait(), left * _EARLY)
+
+    def forget(self) -> None:
+        """A block has changed, perhaps one of these."""
+        self._fresh_until = 0.0
+        self._old.set()
 
     async def __call__(self) -> Repositories:
         if (known := self._fresh()) is not None:
@@ -182,11 +197,13 @@ class KnownRepositories:
 
     async def _refresh(self) -> Repositories:
         now = asyncio.get_running_loop().time()
+        self._fresh_until = now + self._seconds  # before they are read: one may change meanwhile
         try:
             # The client tries again for long; GitHub waits for its answer for 10 s.
             async with asyncio.timeout(_LONGEST_READ):
                 self._known = await self._read()
         except (SamebitsError, TimeoutError) as error:
+            self._fresh_until = now + min(self._seconds, _AGAIN_SECONDS)
             if self._known is None:
                 raise ServerUnavailable(
                     "The repositories are not known yet: Prefect's API does not answer.",
@@ -194,5 +211,4 @@ class KnownRepositories:
                     hint="Redeliver this later.",
                 ) from error
             log.warning("the last known repositories are used: %s", error)
-        self._fresh_until = now + self._seconds
         return self._known

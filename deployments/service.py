@@ -80,7 +80,12 @@ def make_service(settings: SystemSettings) -> Starlette:
     )
     superseder = Superseder(inbox, new_run, repositories)
     channel = _KnownChannel(settings)
-    announcer = Announcer(inbox, news, channel, repositories, block_changed=channel.forget)
+
+    def block_changed() -> None:
+        channel.forget()
+        repositories.forget()
+
+    announcer = Announcer(inbox, news, channel, repositories, block_changed=block_changed)
     parts = [
         repositories.run,
         dispatcher.run,

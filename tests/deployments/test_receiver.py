@@ -327,6 +327,34 @@ async def test_repositories_are_read_again_before_somebody_has_to_wait_for_it(do
         await asyncio.gather(keeping, return_exceptions=True)
 
 
+async def test_repositories_are_read_again_at_once_when_a_block_has_changed(door: Door) -> None:
+    known = KnownRepositories(door._repositories, seconds=3600)
+    keeping = asyncio.create_task(known.run())
+    try:
+        await until(lambda: known._known == KNOWN)
+        door.known = {}
+        known.forget()
+        assert await known() == {}
+        door.known = KNOWN
+        known.forget()
+        await until(lambda: known._known == KNOWN)
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def test_a_block_that_changes_while_they_are_read_is_not_missed() -> None:
+    answers = [KNOWN, {}]
+
+    async def read() -> Repositories:
+        known.forget()
+        return answers.pop(0)
+
+    known = KnownRepositories(read, seconds=3600)
+    assert await known() == KNOWN
+    assert await known() == {}
+
+
 async def test_prefects_api_being_away_at_the_start_is_an_error(door: Door) -> None:
     door.known = None
     known = KnownRepositories(door._repositories)
