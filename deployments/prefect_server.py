@@ -30,6 +30,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from docket import Docket, Worker
+from fastapi import FastAPI
 from prefect.cli import app
 from prefect.server.api import background_workers
 from prefect.server.database.configurations import AioSqliteConfiguration
@@ -37,9 +38,13 @@ from prefect.server.events.storage import database as events
 from prefect.server.models.deployments import mark_deployments_ready
 from prefect.server.models.work_queues import mark_work_queues_ready
 from prefect.server.services import task_run_recorder
+from prefect.server.utilities.database import get_dialect
 from prefect.server.utilities.messaging import MessageHandler
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 from prefect.utilities.schema_tools import validation
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
+
+from deployments.prefect_requests import middleware, read_together
 
 _begin = AioSqliteConfiguration.begin_transaction
 _VALIDATOR = validation._VALIDATOR  # noqa: SLF001 - it has no other place
@@ -112,6 +117,9 @@ if __name__ == "__main__":
     gc.set_threshold(20_000, 10, 20)
     _VALIDATOR.check_schema = _check_once
     AioSqliteConfiguration.begin_transaction = _begin_writing  # type: ignore[method-assign, assignment]
+    FastAPI.middleware = middleware  # type: ignore[method-assign, assignment]
+    if get_dialect(PREFECT_API_DATABASE_CONNECTION_URL.value()).name == "sqlite":
+        read_together()
     task_run_recorder.consumer = _record_together  # type: ignore[assignment]
     if sqlite3.sqlite_version_info >= _RETURNING_SINCE:
         events._write_sqlite_events = events._write_postgres_events  # noqa: SLF001

@@ -1,0 +1,94 @@
+"""What Prefect's server does before and in each request, where `up` starts it."""
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from prefect.server.api.server import create_api_app
+from prefect.settings import PREFECT_SERVER_API_AUTH_STRING, temporary_settings
+from starlette.middleware.base import BaseHTTPMiddleware
+
+from deployments.prefect_requests import LOOKS, LookBefore, middleware
+
+PASSWORD = ("samebits", "a password")
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch) -> FastAPI:
+    """Prefect's API, with a password, and something to ask it for that needs no database."""
+    monkeypatch.setattr(FastAPI, "middleware", middleware)
+    with temporary_settings({PREFECT_SERVER_API_AUTH_STRING: ":".join(PASSWORD)}):
+        app = create_api_app(ignore_cache=True)
+
+    @app.post("/said")
+    async def said(said: dict[str, str]) -> dict[str, str]:
+        return said
+
+    return app
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://prefect") as client:
+        yield client
+
+
+def test_both_of_prefects_looks_are_taken_over(app: FastAPI) -> None:
+    taken = [one for one in app.user_middleware if one.cls is LookBefore]
+    assert {one.kwargs["look"].__name__ for one in taken} == set(LOOKS)  # type: ignore[attr-defined]
+    assert not [one for one in app.user_middleware if one.cls is BaseHTTPMiddleware]
+
+
+def test_any_other_middleware_is_fastapis_own(app: FastAPI) -> None:
+    @app.middleware("http")
+    async def another(request: object, call_next: object) -> None: ...
+
+    assert app.user_middleware[0].cls is BaseHTTPMiddleware
+
+
+@pytest.mark.parametrize("password", [None, ("samebits", "another"), ("samebits", "")])
+async def test_without_the_password_nothing_is_told(
+    client: httpx.AsyncClient, password: tuple[str, str] | None
+) -> None:
+    answer = await client.get("/version", auth=password)
+    assert (answer.status_code, answer.json()) == (401, {"exception_message": "Unauthorized"})
+    assert (await client.get("/health/../version", auth=password)).status_code == 401
+    assert (await client.post("/health", auth=password)).status_code == 401
+
+
+async def test_with_the_password_it_answers_and_to_a_probe_without_it(
+    client: httpx.AsyncClient,
+) -> None:
+    assert (await client.get("/version", auth=PASSWORD)).status_code == 200
+    assert (await client.get("/health")).json() is True
+
+
+async def test_json_that_an_old_client_does_not_call_so_is_read(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/said", content=b'{"so": "it"}', auth=PASSWORD)
+    assert answer.json() == {"so": "it"}
+
+
+ASK = """
+from prefect.server.database.orm_models import BlockDocument, Deployment, FlowRun
+from sqlalchemy import select
+from deployments.prefect_requests import read_together
+read_together()
+for table in (FlowRun, Deployment, BlockDocument):
+    print(" ".join(str(select(table)).split("FROM")[1].split()))
+"""
+
+
+def test_a_run_is_read_with_what_belongs_to_it() -> None:
+    # In a process of its own: it holds for as long as the process lives.
+    asked = subprocess.run(
+        [sys.executable, "-c", ASK], check=True, capture_output=True, text=True
+    ).stdout
+    run, deployment, block = asked.splitlines()
+    for table in ("flow_run_state", "work_queue", "work_pool"):
+        assert f"LEFT OUTER JOIN {table} " in run
+    assert "LEFT OUTER JOIN work_queue " in deployment
+    assert "LEFT OUTER JOIN block_schema " in block
