@@ -49,6 +49,9 @@ class Turn:
 class Stack(ABC):
     """Where a commit is deployed to."""
 
+    def get_ready(self, name: str) -> None:  # noqa: B027 - most have nothing to prepare
+        """Begin what takes time and changes nothing; then a run waits for its turn to deploy."""
+
     @abstractmethod
     def deploy(
         self, name: str, image: PublishedImage, registry: ImageRegistry, turn: Turn, log: Log

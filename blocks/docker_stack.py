@@ -1,7 +1,7 @@
 """A stack on a Docker host: one version serves behind a traffic switch."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import ClassVar
 
 from prefect.blocks.core import Block
@@ -12,6 +12,7 @@ from blocks.contracts import ImageRegistry, Log, Stack, Turn
 from blocks.engine import Container, DockerHost, Engine
 from blocks.stack_host import StackHost, serving_of
 from blocks.switch import Turned
+from domain.errors import SamebitsError
 from domain.image import PublishedImage, Serving
 
 
@@ -81,6 +82,11 @@ class DockerStack(Stack, Block):
         description="Image of the traffic switch",
         examples=["haproxy:2.8-alpine"],
     )
+
+    def get_ready(self, name: str) -> None:
+        """Open the shell in the switch, if it runs."""
+        with suppress(SamebitsError), self._open(name) as on:  # the deploy meets it, too, and tells
+            on.engine.open_shell(on.switch_name)
 
     def deploy(
         self, name: str, image: PublishedImage, registry: ImageRegistry, turn: Turn, log: Log

@@ -28,6 +28,7 @@ class StackHost:
 
     def __init__(self, stack: "DockerStack", engine: Engine, prefix: str) -> None:
         self.stack, self.engine, self.prefix = stack, engine, prefix
+        self.switch_name = f"{prefix}-switch"
 
     def labels(self, role: str) -> dict[str, str]:
         return {"samebits.stack": self.prefix, "samebits.role": role}
@@ -92,7 +93,7 @@ class StackHost:
         at = (stack.address, stack.port)
         settings = hashlib.sha256(repr((config, at, stack.switch_image)).encode()).hexdigest()
         return Service(
-            f"{self.prefix}-switch",
+            self.switch_name,
             stack.switch_image,
             labels=self.labels("switch") | {_SETTINGS: settings},
             network=self.prefix,
@@ -108,7 +109,7 @@ class StackHost:
 
     def _sent_to(self, versions: list[Container]) -> Container | None:
         """Which of these the switch sends to; None for none, or several."""
-        slots = Switch(self.engine, f"{self.prefix}-switch").slots()
+        slots = Switch(self.engine, self.switch_name).slots()
         serving = [v for v in versions if v.running and slots[v.labels[SLOT]].serves]
         return serving[0] if len(serving) == 1 else None
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from uuid import UUID
@@ -17,6 +18,8 @@ from domain.errors import SamebitsError
 from flows.steps import ENGINE
 
 _LOOK_SECONDS = 5.0
+_BLOCK_SECONDS = 60.0
+"""How long the engine's block is taken for known: to read it costs more than to look"""
 log = logging.getLogger("samebits.containers")
 
 
@@ -30,6 +33,7 @@ class DeadContainers:
     ) -> None:
         self._labels = {"samebits.role": "test", "samebits.system": system}
         self._api = api
+        self._host, self._known_until = DockerHost(), 0.0
 
     async def run(self) -> None:
         """Look for ever."""
@@ -44,7 +48,7 @@ class DeadContainers:
         """
         try:
             async with self._api() as client:
-                host = await load_if_there(client, DockerHost, ENGINE) or DockerHost()
+                host = await self._engine_of(client)
                 found = await asyncio.to_thread(_containers, host, self._labels)
                 ids = {run_id for c in found if (run_id := _run_of(c))}
                 runs = {run.id: run for run in await read_runs_by_id(client, list(ids))}
@@ -54,7 +58,15 @@ class DeadContainers:
                     log.warning("container %s of run %s is removed", container.name, run_id)
                     await asyncio.to_thread(_remove, host, container)
         except SamebitsError as error:
+            self._known_until = 0.0
             log.info("containers are not looked at now: %s", error)
+
+    async def _engine_of(self, client: PrefectClient) -> DockerHost:
+        now = time.monotonic()
+        if now >= self._known_until:
+            self._host = await load_if_there(client, DockerHost, ENGINE) or DockerHost()
+            self._known_until = now + _BLOCK_SECONDS
+        return self._host
 
 
 def _is_over(run: FlowRun | None, ended_worker: str) -> bool:

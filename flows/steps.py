@@ -189,6 +189,7 @@ def _deploy(image: PublishedImage, stack: str, reason: str | None) -> State[Any]
     commit, log = image.commit, run_log()
     read_ahead(commit.repository, stack)
     room = stack_called(stack)
+    room.get_ready(stack)
     source = load(GitHubRepository, commit.repository)
     registry = registry_of(source)
     registry.admit(image, log)

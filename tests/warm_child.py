@@ -3,7 +3,9 @@
 import asyncio
 import atexit
 import gc
+import io
 import json
+import logging
 import os
 import resource
 import signal
@@ -15,6 +17,7 @@ from uuid import uuid4
 from prefect import flow_engine, results
 from prefect.context import SettingsContext
 from prefect.events.related import RESOURCE_CACHE
+from prefect.logging.handlers import PrefectConsoleHandler
 from pydantic import BaseModel
 
 import flows.pipeline
@@ -42,6 +45,13 @@ def incomplete(model: type[BaseModel]) -> list[str]:
     return own + [name for one in below for name in incomplete(one)]
 
 
+def logged(words: str) -> str:
+    """What stands in the log of a process that says something."""
+    stream = io.StringIO()
+    PrefectConsoleHandler(stream=stream).emit(logging.makeLogRecord({"msg": words}))
+    return stream.getvalue()
+
+
 settings = SettingsContext.get()
 found = {
     "environment": dict(os.environ),
@@ -58,6 +68,7 @@ found = {
     # What was there before the fork is frozen, and not listed.
     "settings_read": gc.is_tracked(settings) and settings in gc.get_objects(),
     "incomplete_models": incomplete(BaseModel),
+    "logged": logged("a :bug: it is"),
     "suspension": flow_engine.observe_flow_run_suspension.__module__,  # type: ignore[attr-defined]
     "handlers": str(signal.getsignal(signal.SIGTERM)),
 }

@@ -9,6 +9,8 @@ from blocks.engine.faults import engine_faults
 from blocks.process import in_run
 
 _BUILDKIT_SINCE = (1, 39)
+_SOCKET = "http+docker://"
+"""How the SDK calls an engine on a socket of this host"""
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,16 @@ class Connection:
     _of_run: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, host: DockerHost) -> None:
-        # Not by which block it comes from: a stack has a host of its own, often the same.
-        key = host.model_dump_json(include=set(DockerHost.model_fields))
+        # Not by which block it comes from, as in its JSON: a stack has its own, often of this host.
+        key = repr([getattr(host, field) for field in DockerHost.model_fields])
         if key in self._of_run:
             self._docker = self._of_run[key]
             return
         with engine_faults("connecting"):
             self._docker = host.get_client()
+        if self._docker.api.base_url.startswith(_SOCKET):
+            # Else the environment is searched for proxies at each request, a tenth of a run's work.
+            self._docker.api.trust_env = False
         if in_run():
             self._of_run[key] = self._docker
 

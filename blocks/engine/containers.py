@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import docker.errors
 from docker.types import IPAMConfig, IPAMPool, LogConfig
@@ -15,6 +15,7 @@ from prefect_docker.host import DockerHost
 from blocks.engine.connection import Connection
 from blocks.engine.faults import engine_faults
 from blocks.engine.shell import Shell
+from blocks.process import in_run
 from domain.errors import LOG_TAIL_LINES, EngineRefused
 
 _MOST_LINE = 2000
@@ -62,13 +63,16 @@ class Service:
 class Containers(Connection):
     """Starting, watching and ending containers."""
 
+    _shells_of_run: ClassVar[dict[tuple[int, str], Shell]] = {}
+
     def __init__(self, host: DockerHost) -> None:
         super().__init__(host)
-        self._shells: dict[str, Shell] = {}
+        self._shells = self._shells_of_run if in_run() else {}
 
     def __exit__(self, *error: object) -> None:
-        for name in list(self._shells):
-            self._leave(name)
+        if not in_run():
+            for _, name in list(self._shells):
+                self._leave(name)
         super().__exit__(*error)
 
     def network(
@@ -169,11 +173,12 @@ class Containers(Connection):
 
         None where the answer was lost on the way, which an engine may do; the script may have run.
         """
+        shell = self.open_shell(name)
         with engine_faults(f"running a command in {name}"):
-            shell = self._shells.get(name) or Shell(self._docker.api, name)
-            self._shells[name] = shell
             try:
                 answer = shell.ask(script)
+            except ConnectionError:  # as where the container has ended, or was made anew
+                answer = None
             except OSError:
                 self._leave(name)
                 raise
@@ -181,8 +186,16 @@ class Containers(Connection):
             self._leave(name)
         return answer
 
+    def open_shell(self, name: str) -> Shell:
+        """The shell in a running container, which takes the engine a while to begin."""
+        key = (id(self._docker), name)
+        if key not in self._shells:
+            with engine_faults(f"opening a shell in {name}"):
+                self._shells[key] = Shell(self._docker.api, name)
+        return self._shells[key]
+
     def _leave(self, name: str) -> None:
-        self._shells.pop(name).close()
+        self._shells.pop((id(self._docker), name)).close()
 
     def tail(self, name: str, lines: int = LOG_TAIL_LINES) -> list[str]:
         """The last lines of a container's log."""

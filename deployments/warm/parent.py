@@ -12,6 +12,7 @@ import atexit
 import gc
 import importlib
 import json
+import logging
 import os
 import random
 import runpy
@@ -25,7 +26,9 @@ from contextlib import suppress
 from typing import Any
 
 from prefect.context import refresh_global_settings_context
+from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.plugins import load_prefect_collections
+from prefect.settings import PREFECT_LOGGING_COLORS, PREFECT_LOGGING_MARKUP
 from pydantic import BaseModel
 
 from blocks.prefect_tls import tls
@@ -163,6 +166,7 @@ def _become(request: Words) -> None:
     random.seed()
     if _settings(request["environment"]) != before:
         refresh_global_settings_context()  # reading them anew takes 50 ms
+    _log_plainly()
     remember(request["known"])
     begin_to_read(request["known"])
     sys.argv = [request["module"]]
@@ -174,6 +178,15 @@ def _become(request: Words) -> None:
             raise  # a message, which Python prints
         code = ended.code or 0
     _end(code)
+
+
+def _log_plainly() -> None:
+    """Write the lines of the log as they are, where they are to have neither colours nor markup.
+
+    Prefect has rich print them, which takes 2 ms for each, and makes a picture of each :bug: in it.
+    """
+    if not PREFECT_LOGGING_COLORS.value() and not PREFECT_LOGGING_MARKUP.value():
+        PrefectConsoleHandler.emit = logging.StreamHandler.emit  # type: ignore[method-assign]
 
 
 def _end(code: int) -> None:

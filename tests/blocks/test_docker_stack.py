@@ -12,7 +12,7 @@ from prefect.types import SecretDict
 
 from blocks.contracts import Turn
 from blocks.docker_stack import DockerStack
-from blocks.engine import Engine
+from blocks.engine import DockerHost, Engine
 from blocks.registry import Registry
 from blocks.stack_host import StackHost
 from blocks.switch import Switch, _asking
@@ -354,6 +354,23 @@ def test_a_changed_setting_that_does_not_work_leaves_the_old_switch(
     with pytest.raises(EngineRefused, match="port is already allocated"):
         wrong.deploy("it", version("two"), registry, a_turn(), print)
     wait_for(lambda: "version one" in said(stack))
+
+
+def test_a_stack_gets_ready_whatever_is_there_and_changes_nothing(
+    stack: DockerStack, registry: Registry, version: Version, engine: Engine
+) -> None:
+    stack.get_ready("it")
+    assert not containers_of(stack, engine)
+    one = version("one")
+    stack.deploy("it", one, registry, a_turn(), print)
+    stack.get_ready("it")
+    assert len(containers_of(stack, engine)) == 2
+    stack.halt("it")
+    stack.get_ready("it")
+    assert not any(c.running for c in engine.containers({"samebits.stack": f"{stack.prefix}-it"}))
+    DockerStack(
+        port=stack.port, engine=DockerHost(base_url="unix:///nonexistent/docker.sock")
+    ).get_ready("it")
 
 
 def test_a_changed_setting_of_the_switch_takes_effect_with_the_next_deploy(

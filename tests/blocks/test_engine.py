@@ -253,6 +253,13 @@ def test_an_engine_that_does_not_answer_is_worth_a_second_try() -> None:
     assert caught.value.retryable
 
 
+def test_a_proxy_is_looked_for_on_the_way_to_another_host_only() -> None:
+    with Engine(DockerHost()) as here:
+        assert here._docker.api.trust_env is False
+    with Engine(DockerHost(base_url="tcp://10.0.0.5:2376", version="1.41")) as another:
+        assert another._docker.api.trust_env is True
+
+
 def test_a_run_has_one_connection_from_step_to_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "_of_run", {})
     with Engine(DockerHost()) as one, Engine(DockerHost()) as another:
@@ -260,7 +267,9 @@ def test_a_run_has_one_connection_from_step_to_step(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv(process._RUN_ID, "a run")
     with Engine(DockerHost()) as first:
         first.about()
-    with Engine(DockerHost()) as second:
+    of_a_block = DockerHost()
+    of_a_block._block_document_id = uuid.uuid4()
+    with Engine(of_a_block) as second:
         assert second._docker is first._docker
         second.about()
     second._docker.close()

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from blocks import process
 from blocks.engine import DockerHost, Engine, Service
 from deployments import host_images
 from domain.errors import EngineRefused
@@ -56,7 +57,31 @@ def test_the_shell_ends_with_the_connection(engine: Engine, container: str) -> N
     wait_until(lambda: engine.ask(container, alive) == (1, ""), 20, "it is gone")
 
 
+def test_a_container_that_was_started_again_has_a_new_shell(engine: Engine, container: str) -> None:
+    engine.open_shell(container)
+    engine.stop(container, grace_seconds=1)
+    engine.start(container)
+    assert engine.ask(container, "echo from the old one") is None
+    assert engine.ask(container, "echo again") == (0, "again\n")
+
+
+def test_a_run_has_one_shell_from_step_to_step(
+    docker_host: DockerHost, container: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "_of_run", {})
+    monkeypatch.setattr(Engine, "_shells_of_run", {})
+    monkeypatch.setenv(process._RUN_ID, "a run")
+    with Engine(docker_host) as first:
+        opened = first.open_shell(container)
+    with Engine(docker_host) as second:
+        assert second.open_shell(container) is opened
+        assert second.ask(container, "echo still there") == (0, "still there\n")
+    monkeypatch.delenv(process._RUN_ID)
+    second._leave(container)
+    second._docker.close()
+
+
 def test_a_container_that_does_not_run_is_refused(engine: Engine, container: str) -> None:
     engine.stop(container, grace_seconds=1)
-    with pytest.raises(EngineRefused, match="running a command"):
+    with pytest.raises(EngineRefused, match="opening a shell"):
         engine.ask(container, "true")

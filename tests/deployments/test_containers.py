@@ -9,8 +9,9 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 
 from blocks.engine import Engine, Service
-from deployments import host_images
+from deployments import containers, host_images
 from deployments.containers import DeadContainers
+from domain.errors import EngineUnavailable
 from tests.deployments.runs import FakePrefect
 
 WORKER = "host-a"
@@ -19,7 +20,10 @@ WORKER = "host-a"
 class Prefect(FakePrefect):
     """A server that knows no block of an engine: the engine is the one that the host has."""
 
+    asked = 0
+
     async def read_block_document_by_name(self, name: str, slug: str) -> None:
+        self.asked += 1
         raise ObjectNotFound(LookupError(f"{slug}/{name}"))
 
     def run(self, kind: StateType, worker: str = "host-b") -> UUID:
@@ -77,6 +81,26 @@ def test_those_of_a_worker_that_has_ended_are_removed_and_those_of_another_one_s
     asyncio.run(dead.remove(ended_worker=WORKER))
     assert engine.container(mine) is None
     assert engine.container(others)
+
+
+def test_the_engines_block_is_read_once_in_a_while_and_again_after_a_fault(
+    prefect: Prefect, dead: DeadContainers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def look() -> int:
+        await dead.remove()
+        return prefect.asked
+
+    assert [asyncio.run(look()) for _ in range(3)] == [1, 1, 1]
+    with monkeypatch.context() as patched:
+        patched.setattr(containers, "_containers", _away)
+        assert asyncio.run(look()) == 1
+    assert asyncio.run(look()) == 2
+    monkeypatch.setattr(dead, "_known_until", 0.0)
+    assert asyncio.run(look()) == 3
+
+
+def _away(*_: object) -> None:
+    raise EngineUnavailable("The Docker engine went away.")
 
 
 def test_a_server_that_is_away_keeps_all_of_them(

@@ -144,6 +144,14 @@ async def test_what_a_run_has_left_for_its_end_is_done(runs: Runs, tmp_path: Pat
 
 
 @IN_ONE_LOOP
+async def test_the_log_is_written_as_it_is_unless_it_is_to_have_colours(runs: Runs) -> None:
+    _, found = await runs.run("end", PREFECT_LOGGING_COLORS="false")
+    assert found["logged"] == "a :bug: it is\n"
+    _, found = await runs.run("end", PREFECT_LOGGING_COLORS="true")
+    assert "\N{BUG}" in found["logged"]
+
+
+@IN_ONE_LOOP
 async def test_no_schema_of_a_model_is_left_to_a_run(runs: Runs) -> None:
     _, found = await runs.run("end")
     assert found["incomplete_models"] == []
