@@ -34,6 +34,20 @@ _REGISTRY_SECONDS = 5.0
 Say = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Starting:
+    """A program that was started, and how it is seen to be ready."""
+
+    child: Child
+    ready: Callable[[], bool]
+    seconds: float
+    """How long that may take"""
+
+    def wait(self) -> None:
+        """Return once it is ready; raises StartFailed."""
+        self.child.wait_until(self.ready, self.seconds)
+
+
 @dataclass
 class System:
     """A running system; `running()` starts and stops it."""
@@ -43,6 +57,8 @@ class System:
     children: list[Child] = field(default_factory=list)
     engine: Child | None = None
     has_registry: bool = False
+    has_answered: bool = False
+    """Whether the server has: it can be asked for stacks and runs"""
     _registry_seen: float = 0.0
 
     @contextlib.contextmanager
@@ -84,9 +100,9 @@ class System:
             return
         self.children.remove(part)
         if part.name == SERVER:
-            self._server()
+            self._server().wait()
         elif part.name == RECEIVER:
-            self._service()()
+            self._service().wait()
         elif part.name == WORKER:
             # It died alone, perhaps of a run: that is not started again without a person. It is not
             # waited for: what it needs may be away, too, and has its turn.
@@ -96,10 +112,12 @@ class System:
 
     def _start(self) -> None:
         self._check_ports()
+        server = self._server()  # it makes its database, at the first start, beside the rest
         self._engine()
         self._step("images", self._images)
         self._step("registry", self._registry)
-        self._step("Prefect server", self._server)
+        self._step("Prefect server", server.wait)
+        self.has_answered = True
         self._step(
             "work pool, blocks and deployments", lambda: asyncio.run(provision(self.settings))
         )
@@ -148,7 +166,7 @@ class System:
         url = f"http://127.0.0.1:{self.settings.registry_port}/v2/"
         _wait(lambda: answers(url), 60, "The registry does not answer.")
 
-    def _server(self) -> None:
+    def _server(self) -> Starting:
         port = str(self.settings.prefect_port)
         child = self._child(
             SERVER,
@@ -158,27 +176,26 @@ class System:
                 self.settings.home / "encryption.key", lambda: Fernet.generate_key().decode()
             ),
         )
-        child.wait_until(lambda: answers(f"{self.settings.api_url}/ready"), 240)
+        return Starting(child, lambda: answers(f"{self.settings.api_url}/ready"), 240)
 
     def _service_and_worker(self) -> None:
         """Side by side: each loads Prefect for seconds."""
         # From this thread, for a child dies with the thread that has started it.
-        for wait in (self._service(), self._worker()):
-            wait()
+        for part in (self._service(), self._worker()):
+            part.wait()
 
-    def _service(self) -> Callable[[], None]:
-        """Start the receiver; what is returned waits until it answers."""
+    def _service(self) -> Starting:
         child = self._child(RECEIVER, ["deployments.cli", "receive"])
         url = f"http://127.0.0.1:{self.settings.receiver_port}/health"
-        return lambda: child.wait_until(lambda: answers(url), 180)
+        return Starting(child, lambda: answers(url), 180)
 
-    def _worker(self, *, restart: bool = True) -> Callable[[], None]:
-        """Start the worker; what is returned waits for its heartbeat."""
+    def _worker(self, *, restart: bool = True) -> Starting:
+        """The worker, which is ready once its heart beats."""
         name = worker_name(self.settings)
         since = datetime.now(UTC)
         how = [] if restart else ["--no-restart"]
         child = self._child(WORKER, ["deployments.cli", "work", "--name", name, *how])
-        return lambda: child.wait_until(lambda: asyncio.run(_worker_online(name, since)), 180)
+        return Starting(child, lambda: asyncio.run(_worker_online(name, since)), 180)
 
     def _child(self, name: str, module: list[str], **secrets: str) -> Child:
         argv = [sys.executable, "-m", *module]
@@ -196,7 +213,7 @@ class System:
         stopping: list[Callable[[], None]] = []
         # Not the order in which they were started: one may have been started again.
         for child in sorted(self.children, key=lambda child: _STOPPED.index(child.name)):
-            if child.name == SERVER:
+            if child.name == SERVER and self.has_answered:
                 stopping.append(lambda: self._each_stack("halt"))
                 stopping.append(self._end_runs)
             stopping.append(child.stop)

@@ -1,6 +1,5 @@
 """The order in which the system stops."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,7 +8,7 @@ import pytest
 from blocks.engine import Engine, Service
 from deployments import host_images
 from deployments.settings import SystemSettings
-from deployments.system import ENGINE, RECEIVER, SERVER, WORKER, System
+from deployments.system import ENGINE, RECEIVER, SERVER, WORKER, Starting, System
 from domain.errors import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -34,16 +33,16 @@ class Noting(System):
     """A system whose parts note what is done to them."""
 
     def noting(self, notes: list[str], *names: str) -> "Noting":
-        self.notes = notes
+        self.notes, self.has_answered = notes, True
         self.children = [cast("Child", Part(name, notes)) for name in names]
         return self
 
     def _engine(self) -> None:
         self.notes.append("engine starts")
 
-    def _worker(self, *, restart: bool = True) -> Callable[[], None]:
+    def _worker(self, *, restart: bool = True) -> Starting:
         self.notes.append(f"worker starts, restart={restart}")
-        return lambda: self.notes.append("worker is waited for")
+        return cast("Starting", None)  # which nobody may wait for
 
     def _each_stack(self, action: str) -> None:
         self.notes.append(action)
@@ -64,6 +63,15 @@ def test_the_server_stops_last_whatever_was_started_again_and_whatever_resists(
     Noting(SystemSettings(home=tmp_path), said.append).noting(notes, *children)._stop()
     assert notes == [WORKER, RECEIVER, "halt", "runs", SERVER]
     assert said == ["while stopping: The engine is away."]
+
+
+def test_a_server_that_has_not_answered_yet_is_asked_for_nothing(tmp_path: Path) -> None:
+    notes: list[str] = []
+    said: list[str] = []
+    system = Noting(SystemSettings(home=tmp_path), said.append).noting(notes, SERVER)
+    system.has_answered = False
+    system._stop()
+    assert (notes, said) == ([SERVER], [])
 
 
 def test_an_engine_that_was_started_here_and_dies_is_started_again_before_what_needs_it(

@@ -432,7 +432,7 @@ async def test_a_push_while_the_prefect_server_is_down_is_not_lost(
     clone.push(sha, "feature/patient", force=True)
     (delivery,) = Inbox(system.settings.inbox).latest(1)
     assert (delivery.sha, delivery.state) == (sha, "waiting")
-    system._server()
+    await asyncio.to_thread(system._server().wait)
     assert (await ended(watch, sha, "feature/patient")).state == "COMPLETED"
     (delivery,) = Inbox(system.settings.inbox).latest(1)
     assert delivery.state == "dispatched"
