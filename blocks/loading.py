@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 from prefect import get_client
 from prefect.blocks.core import Block
-from prefect.client.orchestration import PrefectClient
+from prefect.client.orchestration import PrefectClient, SyncPrefectClient
 from prefect.client.schemas.objects import BlockDocument
 from prefect.exceptions import ObjectNotFound
 
+from blocks.prefect_tls import shared_tls
 from blocks.process import in_run
 from domain.errors import UnknownBlock
 from domain.names import one_line
@@ -57,7 +58,7 @@ def read_ahead(*names: str) -> None:
     now = time.monotonic()
     missing = {name for name in names if now >= _fresh_until.get(name, 0.0)}
     if missing:
-        _keep(now, _read_all(missing))
+        _keep(now, _read_all(missing, _client()))
 
 
 def read_meanwhile(*names: str | None) -> None:
@@ -71,13 +72,15 @@ def read_meanwhile(*names: str | None) -> None:
     wanted = {name for name in names if name}.difference(*(being_read for being_read, _ in _begun))
     if not wanted:
         return
+    # Made here: that reads the environment through, of which Prefect's engine takes parts away.
+    client = _client()
     begun: Future[tuple[float, dict[str, _Called]]] = Future()
     _begun.append((wanted, begun))
 
     def read() -> None:
         now = time.monotonic()
         try:
-            begun.set_result((now, _read_all(wanted)))
+            begun.set_result((now, _read_all(wanted, client)))
         except BaseException as error:  # noqa: BLE001 - the step raises it
             begun.set_exception(error)
 
@@ -140,16 +143,20 @@ def _keep(read_at: float, blocks: Mapping[str, _Called]) -> None:
 
 def _one_of(kinds: Mapping[str, str | type[Block]], name: str) -> Any:
     read_ahead(name)
-    called = _read.get(name) or _read_all({name})[name]
+    called = _read.get(name) or _read_all({name}, _client())[name]
     return called.one_of(kinds)
 
 
-def _read_all(names: set[str]) -> dict[str, _Called]:
+def _client() -> SyncPrefectClient:
+    return get_client(sync_client=True, httpx_settings=shared_tls())
+
+
+def _read_all(names: set[str], client: SyncPrefectClient) -> dict[str, _Called]:
     wanted = {
         "block_documents": {"name": {"any_": sorted(names)}, "is_anonymous": {"eq_": False}},
         "include_secrets": True,
     }
-    with get_client(sync_client=True) as client:
+    with client:
         found = client.request("POST", "/block_documents/filter", json=wanted).json()
     documents = [BlockDocument.model_validate(each) for each in found]
     return {name: _Called(name, documents) for name in names}

@@ -1,5 +1,6 @@
 """Blocks by name: one request for all that a run needs, and messages that help."""
 
+import threading
 from collections.abc import Iterator
 from typing import Any, Self
 from uuid import uuid4
@@ -110,17 +111,33 @@ def test_what_a_run_begins_to_read_its_steps_do_not_read_again(run: FakeServer) 
 def test_where_that_fails_the_step_fails_and_its_next_try_reads_anew(
     run: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(**_: object) -> FakeServer:
+    def away(*_: object, **__: object) -> FakeServer:
         raise httpx.ConnectError("All connection attempts failed")
 
     with monkeypatch.context() as patched:
-        patched.setattr(loading, "get_client", away)
+        patched.setattr(run, "request", away)
         read_meanwhile("default")
         with pytest.raises(httpx.ConnectError):
             read_ahead("default")
     read_ahead("default")
     assert load(DockerHost, "default").base_url == "tcp://10.0.0.5:2376"
     assert run.asked == [["default"]]
+
+
+def test_nothing_looks_through_the_environment_while_prefect_takes_parts_of_it_away(
+    run: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_in: list[threading.Thread] = []
+
+    def make(**_: object) -> FakeServer:
+        made_in.append(threading.current_thread())
+        return run
+
+    monkeypatch.setattr(loading, "get_client", make)
+    read_meanwhile("default")
+    assert made_in == [threading.current_thread()]
+    read_ahead("default")
+    assert len(made_in) == 1
 
 
 def test_after_a_while_it_reads_them_again(
