@@ -3,9 +3,11 @@
 import http
 import io
 import tarfile
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import docker.errors
@@ -19,6 +21,7 @@ from blocks.process import in_run
 from domain.errors import LOG_TAIL_LINES, EngineRefused
 
 _MOST_LINE = 2000
+_NAME_SECONDS = 0.5
 _KEEP = {"Name": "unless-stopped"}
 _LOG = LogConfig(type="json-file", config={"max-size": "20m", "max-file": "2"})
 
@@ -119,7 +122,8 @@ class Containers(Connection):
             endpoint = self._docker.api.create_endpoint_config(ipv4_address=service.address)
             networking = {service.network: endpoint}
         with engine_faults(f"starting {service.name}"):
-            container = self._docker.containers.create(
+            make = partial(
+                self._docker.containers.create,
                 service.image,
                 name=service.name,
                 labels=dict(service.labels),
@@ -133,6 +137,14 @@ class Containers(Connection):
                 log_config=_LOG,
                 mem_limit=f"{service.memory_mib}m" if service.memory_mib else None,
             )
+            try:
+                container = make()
+            except docker.errors.APIError as error:
+                # One that somebody has just removed is gone a moment before its name is free.
+                if not _is_name_taken(error) or self.container(service.name):
+                    raise
+                time.sleep(_NAME_SECONDS)
+                container = make()
             try:
                 for path, content in service.files.items():
                     folder, _, file = path.rpartition("/")
@@ -240,6 +252,11 @@ class Containers(Connection):
             for volume in self._docker.volumes.list(filters={"name": name}):
                 if volume.name == name:
                     volume.remove()
+
+
+def _is_name_taken(error: docker.errors.APIError) -> bool:
+    conflict = error.status_code == http.HTTPStatus.CONFLICT
+    return conflict and "is already in use by container" in str(error.explanation)
 
 
 def _is_being_removed(error: docker.errors.APIError) -> bool:

@@ -5,17 +5,23 @@ import socket
 import tarfile
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import requests
+from docker.errors import APIError
+from docker.models.containers import ContainerCollection
 from pydantic import ValidationError
 
 from blocks import process
-from blocks.engine import DockerHost, Engine, Limits
+from blocks.engine import DockerHost, Engine, Limits, Service
+from deployments import host_images
 from domain.errors import (
     BaseImageUnavailable,
     BuildFailed,
     BuildTimedOut,
     DockerfileMissing,
+    EngineRefused,
     EngineUnavailable,
 )
 from domain.settings import BuildSettings
@@ -251,6 +257,31 @@ def test_an_engine_that_does_not_answer_is_worth_a_second_try() -> None:
     ):
         pass
     assert caught.value.retryable
+
+
+def test_a_name_that_is_free_in_a_moment_is_waited_for_and_one_that_is_taken_is_refused(
+    engine: Engine, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service(f"{name}-named", host_images.haproxy().name, labels={})
+    original = ContainerCollection.create
+    left = [1]
+
+    def create(*given: Any, **how: Any) -> Any:
+        if left and left.pop():
+            answer = requests.Response()
+            answer.status_code = 409
+            said = f'Conflict. The container name "/{service.name}" is already in use by container'
+            raise APIError("409", answer, said)
+        return original(*given, **how)
+
+    monkeypatch.setattr(ContainerCollection, "create", create)
+    try:
+        assert engine.create(service)
+        assert not left
+        with pytest.raises(EngineRefused, match="already in use"):
+            engine.create(service)
+    finally:
+        engine.remove(service.name)
 
 
 def test_a_proxy_is_looked_for_on_the_way_to_another_host_only() -> None:
