@@ -72,7 +72,9 @@ found = {
     "suspension": flow_engine.observe_flow_run_suspension.__module__,  # type: ignore[attr-defined]
     "handlers": str(signal.getsignal(signal.SIGTERM)),
 }
-Path("found.json").write_text(json.dumps(found))
+writing = Path("found.json.writing")
+writing.write_text(json.dumps(found))
+writing.rename("found.json")  # whoever sees the file sees all of it
 
 os.environ["SPOILT"] = "by the run before"
 flows.pipeline.spoilt = "by the run before"  # type: ignore[attr-defined]
