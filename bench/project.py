@@ -35,8 +35,8 @@ from tests.conftest import remove_system
 
 _TRACING = Path(__file__).parent / "tracing"
 _START_SECONDS, _WHOLE_SECONDS, _DRAIN_SECONDS = 240, 120, 600
-_LOOKS_SECONDS = 15
-"""How long git may be looked at again after a push that was found so"""
+_LOOKS_SECONDS, _MOST_FOUND = 15, 10
+"""How long git may be looked at again after a push that was found so, and how many may be"""
 _LANES = {"cli receive": "service", "cli work": "worker", "cli up": "up"}
 
 
@@ -109,13 +109,14 @@ class Project:
 
         A push that a look at git has found before its webhook came is not counted.
         """
-        while True:
+        for _ in range(_MOST_FOUND):
             branch = f"nowhere/{time.time_ns()}"
             (sha,) = repository.commit_nothing([branch])
             sample = self._pushed(sha, branch)
             if self.last.created and self.last.created.timestamp() > self.began:
                 return sample.first_step_s
             time.sleep(_LOOKS_SECONDS)
+        raise TimeoutError("looks at git find each push before its webhook comes")
 
     def burst(self, repository: Repository, number: int) -> Burst:
         """Push to many branches at once, all with the content that was built and tested before."""

@@ -152,7 +152,7 @@ class StackHost:
         for container in self.containers("version"):
             kept = current is not None and container.id == current.id
             if not kept and _turn_of(container) < switch.number:
-                if container.kept:  # one that has served may still be at its end
+                if container.running:  # one that has served may still be at its end
                     self.engine.stop(container.id)
                 self.engine.remove(container.id)
 
@@ -263,15 +263,12 @@ class StackHost:
         if left:
             log(f"{left} requests did not end within {self.stack.drain_seconds:g} s")
         switch.shut(slot)
-        stop_meanwhile(
-            self.stack.engine,
-            [
-                version
-                for version in self.containers("version")
-                if version.id != new.id and _turn_of(version) <= switch.number
-            ],
-            log,
-        )
+        versions = self.containers("version")
+        old = [one for one in versions if one.id != new.id and _turn_of(one) <= switch.number]
+        for version in old:
+            # Whatever dies from now on, the engine starts none of them beside the new one.
+            self.engine.let_end(version.id)
+        stop_meanwhile(self.stack.engine, old, log)
 
     def verified(self, switch: Turned, new: Container, image: PublishedImage) -> Serving:
         """What the slot runs now, read back from engine and switch; it must be this image."""

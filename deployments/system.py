@@ -112,8 +112,8 @@ class System:
 
     def _start(self) -> None:
         self._check_ports()
-        server = self._server()  # it makes its database, at the first start, beside the rest
         self._engine()
+        server = self._server()  # it makes its database, at the first start, beside the rest
         self._step("images", self._images)
         self._step("registry", self._registry)
         self._step("Prefect server", server.wait)

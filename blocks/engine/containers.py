@@ -160,6 +160,11 @@ class Containers(Connection):
         with engine_faults(f"keeping {name}"):
             self._docker.containers.get(name).update(restart_policy=_KEEP)
 
+    def let_end(self, name: str) -> None:
+        """Have a container not started again when it ends; one that is not there is fine."""
+        with engine_faults(f"letting {name} end"), suppress(docker.errors.NotFound):
+            self._docker.containers.get(name).update(restart_policy={"Name": "no"})
+
     def containers(self, labels: Mapping[str, str]) -> list[Container]:
         """The containers that carry these labels, oldest first."""
         wanted = [f"{name}={value}" for name, value in labels.items()]

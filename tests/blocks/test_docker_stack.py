@@ -10,6 +10,7 @@ import httpx
 import pytest
 from prefect.types import SecretDict
 
+from blocks import stopping
 from blocks.contracts import Turn
 from blocks.docker_stack import DockerStack
 from blocks.engine import DockerHost, Engine
@@ -18,7 +19,7 @@ from blocks.stack_host import StackHost
 from blocks.switch import Switch, _asking
 from deployments import host_images
 from deployments.demo_watch import Load
-from domain.errors import DeployFailed, EngineRefused, Overtaken, Superseded
+from domain.errors import DeployFailed, EngineRefused, EngineUnavailable, Overtaken, Superseded
 from domain.image import PublishedImage
 from tests.conftest import Origin, RunningRegistry, free_port
 from tests.services import published, service_files
@@ -108,10 +109,13 @@ def test_nobody_waits_for_an_old_version_that_takes_its_time_to_end(
     (old,) = engine.containers({"samebits.commit": slow.commit.sha})
     stack.deploy("it", version("two"), registry, a_turn(), print)
     assert "version two" in said(stack)
+    ending = engine.container(old.id)
+    assert ending
+    assert ending.running
+    assert not ending.kept, "an engine that restarts now would start it beside the new one"
     with ThreadPoolExecutor() as pool:
         # It has to have its end before the next version takes its place.
         next_one = pool.submit(stack.deploy, "it", version("three"), registry, a_turn(), print)
-        assert engine.container(old.id).running
         assert engine.ask(old.id, "touch /tmp/end") == (0, "")
         next_one.result(timeout=60)
     assert "version three" in said(stack)
@@ -131,6 +135,27 @@ def test_an_old_version_that_cannot_be_stopped_is_logged(
     assert len(containers_of(stack, engine)) == 3
     stack.deploy("it", version("three"), registry, a_turn(), print)
     old_versions_end(stack, engine)
+
+
+def test_an_old_version_is_stopped_though_the_engine_is_away_for_a_moment(
+    stack: DockerStack, registry: Registry, version: Version, engine: Engine
+) -> None:
+    lines: list[str] = []
+    away = [EngineUnavailable("The Docker engine went away.")]
+    stop = Engine.stop
+
+    def stop_later(self: Engine, name: str) -> None:
+        if away:
+            raise away.pop()
+        stop(self, name)
+
+    stack.deploy("it", version("one"), registry, a_turn(), print)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Engine, "stop", stop_later)
+        patch.setattr(stopping, "_PAUSES", (0.0, None))
+        stack.deploy("it", version("two"), registry, a_turn(), lines.append)
+        old_versions_end(stack, engine)
+    assert not [line for line in lines if "does not stop" in line]
 
 
 def refused(*_: object) -> None:
