@@ -3,18 +3,12 @@
 Before each request, Prefect 3.8 looks at its password and at its content type in two functions that
 FastAPI runs as a middleware each, with a task and a stream of its own, which takes longer than what
 they do. They only refuse a request or pass it on, and are called just so here.
-
-A run has a state, a queue and a pool, and Prefect asks its database for each of these by itself.
-SQLite gives them in the same question. PostgreSQL cannot lock a row that is read in this way.
-
-Source: https://docs.sqlalchemy.org/en/20/orm/queryguide/relationships.html#joined-eager-loading
 """
 
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI
-from prefect.server.database import orm_models as tables
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,16 +16,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 Look = Callable[[Request, Callable[[Request], Awaitable[Response | None]]], Awaitable[Any]]
 LOOKS = ("default_content_type", "token_validation")
 """Prefect's functions that end with what they pass a request on to"""
-_TOGETHER = (
-    (tables.FlowRun, "_state"),
-    (tables.FlowRun, "work_queue"),
-    (tables.WorkQueue, "work_pool"),
-    (tables.Deployment, "work_queue"),
-    (tables.Deployment, "global_concurrency_limit"),
-    (tables.BlockDocument, "block_type"),
-    (tables.BlockDocument, "block_schema"),
-    (tables.BlockSchema, "block_type"),
-)
 _middleware = FastAPI.middleware
 
 
@@ -63,10 +47,3 @@ def middleware(self: FastAPI, kind: str) -> Callable[[Any], Any]:
         return function
 
     return add
-
-
-def read_together() -> None:
-    """Have what belongs to a run, a deployment or a block read with it; before the first is."""
-    for table, name in _TOGETHER:
-        relation: Any = table.__mapper__.get_property(name)
-        relation.lazy, relation.strategy_key = "joined", (("lazy", "joined"),)

@@ -33,6 +33,7 @@ from docket import Docket, Worker
 from fastapi import FastAPI
 from prefect.cli import app
 from prefect.server.api import background_workers
+from prefect.server.database import PrefectDBInterface
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.server.events.storage import database as events
 from prefect.server.models.deployments import mark_deployments_ready
@@ -44,7 +45,8 @@ from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 from prefect.utilities.schema_tools import validation
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
-from deployments.prefect_requests import middleware, read_together
+from deployments.prefect_reads import create_db, read_fast, read_together
+from deployments.prefect_requests import middleware
 
 _begin = AioSqliteConfiguration.begin_transaction
 _VALIDATOR = validation._VALIDATOR  # noqa: SLF001 - it has no other place
@@ -118,6 +120,8 @@ if __name__ == "__main__":
     _VALIDATOR.check_schema = _check_once
     AioSqliteConfiguration.begin_transaction = _begin_writing  # type: ignore[method-assign, assignment]
     FastAPI.middleware = middleware  # type: ignore[method-assign, assignment]
+    PrefectDBInterface.create_db = create_db  # type: ignore[method-assign]
+    read_fast()
     if get_dialect(PREFECT_API_DATABASE_CONNECTION_URL.value()).name == "sqlite":
         read_together()
     task_run_recorder.consumer = _record_together  # type: ignore[assignment]

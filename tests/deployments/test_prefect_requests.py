@@ -1,7 +1,5 @@
 """What Prefect's server does before and in each request, where `up` starts it."""
 
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 
 import httpx
@@ -70,25 +68,3 @@ async def test_with_the_password_it_answers_and_to_a_probe_without_it(
 async def test_json_that_an_old_client_does_not_call_so_is_read(client: httpx.AsyncClient) -> None:
     answer = await client.post("/said", content=b'{"so": "it"}', auth=PASSWORD)
     assert answer.json() == {"so": "it"}
-
-
-ASK = """
-from prefect.server.database.orm_models import BlockDocument, Deployment, FlowRun
-from sqlalchemy import select
-from deployments.prefect_requests import read_together
-read_together()
-for table in (FlowRun, Deployment, BlockDocument):
-    print(" ".join(str(select(table)).split("FROM")[1].split()))
-"""
-
-
-def test_a_run_is_read_with_what_belongs_to_it() -> None:
-    # In a process of its own: it holds for as long as the process lives.
-    asked = subprocess.run(
-        [sys.executable, "-c", ASK], check=True, capture_output=True, text=True
-    ).stdout
-    run, deployment, block = asked.splitlines()
-    for table in ("flow_run_state", "work_queue", "work_pool"):
-        assert f"LEFT OUTER JOIN {table} " in run
-    assert "LEFT OUTER JOIN work_queue " in deployment
-    assert "LEFT OUTER JOIN block_schema " in block
