@@ -9,10 +9,12 @@ import httpx
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 
+from blocks.fresh import Fresh
 from blocks.prefect_api import ensure_limit, free_limit
 
 _POLL_SECONDS = 1.0
 _MOST_UNUSED = 3
+_there = Fresh()
 log = logging.getLogger("samebits.limits")
 
 
@@ -22,6 +24,12 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("prefect._internal.concurrency").addFilter(_is_news)
+
+
+def have_limit(name: str) -> None:
+    """See to the limit of this name now; `alone` then need not, for some seconds."""
+    ensure_limit(name)
+    _there.note(name)
 
 
 @contextmanager
@@ -35,7 +43,8 @@ def alone(
     one after the other: a server that is killed in between leaves a slot that nobody has. So one is
     taken back that has been taken for several leases while it was not used, as `is_used` says.
     """
-    ensure_limit(name)
+    if not _there.take(name):
+        ensure_limit(name)
     with ExitStack() as held:
         unused, look_at = 0, time.monotonic() + lease_seconds
         tell: Callable[[], None] | None = waits

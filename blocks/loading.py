@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextvars import copy_context
 from pkgutil import resolve_name
@@ -52,24 +52,24 @@ def read_ahead(*names: str) -> None:
     """
     if not in_run():
         return
-    while _begun:
-        _, begun = _begun.pop()
-        _keep(*begun.result())
+    with _taking:
+        while _begun:
+            _, begun = _begun.pop()
+            _keep(*begun.result())
     now = time.monotonic()
-    missing = {name for name in names if now >= _fresh_until.get(name, 0.0)}
-    if missing:
+    if missing := _missing(names):
         _keep(now, _read_all(missing, _client()))
 
 
-def read_meanwhile(*names: str | None) -> None:
+def read_meanwhile(*names: str | None, then: Callable[[], None] = lambda: None) -> None:
     """In a run, begin to read these; a step that reads ahead takes them, or raises what went wrong.
 
-    Prefect begins the run, and the first step, meanwhile. What is being read already is left out,
-    and so is a name that is None.
+    Prefect begins the run, and the first step, meanwhile. What was read, or is being read, is left
+    out, and so is a name that is None. With them at hand, `then` is called, which may not raise.
     """
     if not in_run():
         return
-    wanted = {name for name in names if name}.difference(*(being_read for being_read, _ in _begun))
+    wanted = _missing(filter(None, names)).difference(*(being_read for being_read, _ in _begun))
     if not wanted:
         return
     # Made here: that reads the environment through, of which Prefect's engine takes parts away.
@@ -83,6 +83,8 @@ def read_meanwhile(*names: str | None) -> None:
             begun.set_result((now, _read_all(wanted, client)))
         except BaseException as error:  # noqa: BLE001 - the step raises it
             begun.set_exception(error)
+        else:
+            then()
 
     # Where the API is away this takes a minute: the process may end before.
     threading.Thread(target=copy_context().run, args=(read,), daemon=True).start()
@@ -134,6 +136,13 @@ _read: dict[str, _Called] = {}
 _fresh_until: dict[str, float] = {}
 _begun: "list[tuple[set[str], Future[tuple[float, dict[str, _Called]]]]]" = []
 """What is being read: the names, and when that was begun and the blocks"""
+_taking = threading.Lock()
+
+
+def _missing(names: Iterable[str]) -> set[str]:
+    """Those that were not read, or too long ago."""
+    now = time.monotonic()
+    return {name for name in names if now >= _fresh_until.get(name, 0.0)}
 
 
 def _keep(read_at: float, blocks: Mapping[str, _Called]) -> None:

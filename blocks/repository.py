@@ -15,6 +15,7 @@ from filelock import FileLock
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, SecretStr, field_validator
 
+from blocks.fresh import Fresh
 from blocks.git_commits import Revision, commits_of, head_of, heads_of, leads_to, revision
 from blocks.git_words import git_error, protocol
 from blocks.home import mirrors_home
@@ -33,6 +34,8 @@ _LOOK_SECONDS = 60
 # What `git archive` writes is the commit, whole: its own attributes could leave files out of it.
 _ATTRIBUTES = "* -export-ignore -export-subst\n"
 _FETCH = ("git", "fetch", "--quiet", "--prune", "--no-tags", "--no-recurse-submodules")
+
+_fetched = Fresh()
 
 DEFAULT_REGISTRY = "default"
 log = logging.getLogger("samebits.repository")
@@ -127,6 +130,12 @@ class GitHubRepository(Block):
                 if branch in heads
             }
 
+    def fetch(self, name: str) -> None:
+        """Fetch now: what `find` looks for in the next seconds may be there already."""
+        with self._mirror(name) as mirror:
+            self._fetch(mirror)
+            _fetched.note(name)
+
     def find(self, commit: Commit) -> Revision:
         """Fetch, and look the commit up on its branch; an empty SHA is the branch's head.
 
@@ -135,27 +144,34 @@ class GitHubRepository(Block):
         if commit.branch == ANY_BRANCH:
             raise BadInput("No branch was given.", hint="Name the branch to build.")
         with self._mirror(commit.repository) as mirror:
+            if _fetched.take(commit.repository):
+                # GitHub may show a push a moment after it has told of it.
+                with suppress(CommitNotFound, CommitNotOnBranch):
+                    return self._look_up(mirror, commit)
             self._fetch(mirror)
-            head = head_of(mirror, commit.branch)
-            sha = commit.sha or head
-            if not head:
-                raise CommitNotOnBranch(
-                    f"The branch {commit.branch} is gone, and commit {commit.short_sha} with it.",
-                    hint="If it is wanted after all, push it again and retry this run.",
-                )
-            if sha != head and not commits_of(mirror, [sha]):
-                raise CommitNotFound(
-                    f"There is no commit {sha} in {self.public_url}.",
-                    why="It was never pushed, or was force-pushed away.",
-                    hint=f"The branch {commit.branch} is at {head[:8]} now.",
-                )
-            if not leads_to(mirror, sha, head):
-                raise CommitNotOnBranch(
-                    f"Commit {sha[:8]} is no longer on {commit.branch}.",
-                    why=f"The branch was force-pushed and is at {head[:8]} now.",
-                    hint="If it is wanted after all, push it again and retry this run.",
-                )
-            return revision(mirror, sha, commit)
+            return self._look_up(mirror, commit)
+
+    def _look_up(self, mirror: git.Repo, commit: Commit) -> Revision:
+        head = head_of(mirror, commit.branch)
+        sha = commit.sha or head
+        if not head:
+            raise CommitNotOnBranch(
+                f"The branch {commit.branch} is gone, and commit {commit.short_sha} with it.",
+                hint="If it is wanted after all, push it again and retry this run.",
+            )
+        if sha != head and not commits_of(mirror, [sha]):
+            raise CommitNotFound(
+                f"There is no commit {sha} in {self.public_url}.",
+                why="It was never pushed, or was force-pushed away.",
+                hint=f"The branch {commit.branch} is at {head[:8]} now.",
+            )
+        if not leads_to(mirror, sha, head):
+            raise CommitNotOnBranch(
+                f"Commit {sha[:8]} is no longer on {commit.branch}.",
+                why=f"The branch was force-pushed and is at {head[:8]} now.",
+                hint="If it is wanted after all, push it again and retry this run.",
+            )
+        return revision(mirror, sha, commit)
 
     def standing(self, commit: Commit, running: str) -> Standing:
         """Ask git, and see how a commit stands to its branch and to the one that runs (a SHA)."""

@@ -8,6 +8,8 @@ from contextvars import copy_context
 from blocks.engine import Container, DockerHost, Engine
 from domain.errors import SamebitsError
 
+_FIRST_SECONDS = 0.5
+"""The end of the run comes first, and its message: an engine that stops something takes a core"""
 _PAUSES = (1.0, 5.0, 15.0, 30.0, None)
 """Seconds between the tries, as an engine is away that restarts"""
 
@@ -28,6 +30,7 @@ def stop_meanwhile(
 
 
 def _stop(host: DockerHost, versions: Sequence[Container], log: Callable[[str], None]) -> None:
+    time.sleep(_FIRST_SECONDS)
     for version in versions:
         try:
             _stop_one(host, version)

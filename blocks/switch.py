@@ -4,7 +4,7 @@ The configuration never changes, so a haproxy that restarts needs nobody: of its
 to the one that is healthy. A deploy puts the new version into the free slot, shut off, and turns
 the traffic over in one command.
 
-Whether a new version is healthy yet is asked in a backend of its own, every 50 ms. In the one that
+Whether a new version is healthy yet is asked in a backend of its own, every 20 ms. In the one that
 serves it would be asked after up to a second: a server that is no longer shut off waits for its
 next usual check.
 
@@ -60,7 +60,7 @@ backend new
   option httpchk GET {health_path}
   # As long as the backend that serves waits: what answers later would be down there.
   timeout check 1s
-  default-server check inter 50ms rise 1 fall 3 disabled
+  default-server check inter 20ms rise 1 fall 3 disabled
 {servers}
 """
 

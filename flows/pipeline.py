@@ -5,11 +5,11 @@ from enum import StrEnum
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from blocks.loading import read_meanwhile
 from blocks.prefect_api import name_run
 from domain.commit import Commit
 from domain.settings import Settings
-from flows.steps import ENGINE, build, deploy, publish, run_tests
+from flows.ahead import get_ready
+from flows.steps import build, deploy, publish, run_tests
 
 
 class Outcome(StrEnum):
@@ -33,7 +33,7 @@ async def pipeline(
         settings: How it is built and tested
 
     """
-    read_meanwhile(commit.repository, ENGINE, stack)
+    get_ready(commit.repository, stack, builds=True)
     tested = run_tests(build(commit, settings.build, trusted=stack is not None), settings.test)
     if stack is None:
         return Outcome.TESTED

@@ -209,6 +209,11 @@ def _deploy(image: PublishedImage, stack: str, reason: str | None) -> State[Any]
     return Completed(message=findings and f"scan: {findings.summary}", data=serving.digest)
 
 
+def limit_of(stack: str) -> str:
+    """The name of Prefect's limit, by which one deploy at a time is on a stack."""
+    return f"stack-{stack}"
+
+
 @contextmanager
 def _turn_on(stack: str, log: Callable[[str], None]) -> Iterator[None]:
     """Have the stack alone; a holder that died has it for up to a minute more."""
@@ -217,7 +222,7 @@ def _turn_on(stack: str, log: Callable[[str], None]) -> Iterator[None]:
         holder = deploys_to(stack)
         log(f"Waiting for the turn on {stack}: {repr(holder) if holder else 'another run'} has it")
 
-    with alone(f"stack-{stack}", _LEASE_SECONDS, lambda: bool(deploys_to(stack)), waits):
+    with alone(limit_of(stack), _LEASE_SECONDS, lambda: bool(deploys_to(stack)), waits):
         yield
 
 

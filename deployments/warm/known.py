@@ -15,9 +15,8 @@ from prefect.events.related import RESOURCE_CACHE
 from prefect.types._datetime import now
 from pydantic import BaseModel
 
-from blocks.loading import read_meanwhile
 from domain.routing import repository_of
-from flows.steps import ENGINE
+from flows.ahead import get_ready
 
 Known = dict[str, Any]
 """As it goes over the socket: `run`, `storage`, and `related`, by kind"""
@@ -71,11 +70,10 @@ def remember(given: Known) -> None:
         RESOURCE_CACHE[f"{kind}.{said['key']}"] = (entry, now("UTC"))  # type: ignore[assignment]
 
 
-def begin_to_read(given: Known) -> None:
-    """In the process of a run: have the blocks read that our flows begin with, while Prefect's
-    engine begins the run.
-    """
+def begin(given: Known) -> None:
+    """In the process of a run: get ready what our flows need, while Prefect's engine begins it."""
     parameters = given["run"]["parameters"] if given else {}
     if repository := repository_of(parameters):
         stack = parameters.get("stack")
-        read_meanwhile(repository, ENGINE, stack if isinstance(stack, str) else None)
+        named = stack if isinstance(stack, str) else None
+        get_ready(repository, named, builds="commit" in parameters)

@@ -33,7 +33,7 @@ from pydantic import BaseModel
 
 from blocks.prefect_tls import tls
 from blocks.process import call_itself, end_with_worker
-from deployments.warm.known import begin_to_read, remember
+from deployments.warm.known import begin, remember
 from deployments.warm.suspending import observe_meanwhile
 
 # What each run would else load: Prefect's engine, our own flows, and what those load when they run.
@@ -168,7 +168,7 @@ def _become(request: Words) -> None:
         refresh_global_settings_context()  # reading them anew takes 50 ms
     _log_plainly()
     remember(request["known"])
-    begin_to_read(request["known"])
+    begin(request["known"])
     sys.argv = [request["module"]]
     code = 0
     try:

@@ -2,8 +2,9 @@
 
 import pytest
 
-from blocks import limits
-from blocks.limits import alone
+from blocks import fresh, limits
+from blocks.fresh import Fresh
+from blocks.limits import alone, have_limit
 
 
 class Limit:
@@ -16,7 +17,9 @@ class Limit:
         self._used = used
         """So often it is said to be used"""
         self._taken = True
-        monkeypatch.setattr(limits, "ensure_limit", lambda _: None)
+        self.ensured: list[str] = []
+        monkeypatch.setattr(limits, "ensure_limit", self.ensured.append)
+        monkeypatch.setattr(limits, "_there", Fresh())
         monkeypatch.setattr(limits, "free_limit", self._free)
         monkeypatch.setattr(limits, "_entered", self._enter)
         monkeypatch.setattr(limits, "_POLL_SECONDS", 0.001)
@@ -62,3 +65,18 @@ def test_a_slot_that_is_used_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> N
     limit = Limit(monkeypatch, used=5)
     with alone("stack-it", 0.01, limit.is_used, limit.waits):
         assert limit.freed == 0
+
+
+def test_a_limit_that_was_seen_to_a_moment_ago_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = Limit(monkeypatch, used=1)
+    limit.is_used()
+    have_limit("stack-it")
+    for _ in range(2):
+        with alone("stack-it", 60, limit.is_used, limit.waits):
+            pass
+    assert limit.ensured == ["stack-it", "stack-it"]
+    monkeypatch.setattr(fresh, "_SECONDS", 0.0)
+    have_limit("stack-it")
+    with alone("stack-it", 60, limit.is_used, limit.waits):
+        pass
+    assert limit.ensured == ["stack-it"] * 4

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from queue import Queue
 from typing import Any, Self
 from uuid import uuid4
 
@@ -106,6 +107,20 @@ def test_what_a_run_begins_to_read_its_steps_do_not_read_again(run: FakeServer) 
     read_ahead("stage")
     assert load_one_of(STACKS, "stage").port == 8081
     assert run.asked == [["default", "stage"]]
+
+
+def test_with_the_blocks_at_hand_a_run_goes_on_once_and_reads_none_again(run: FakeServer) -> None:
+    found = Queue[str]()
+
+    def then() -> None:
+        found.put(load(DockerHost, "default").base_url or "")
+
+    read_meanwhile("default", "stage", then=then)
+    assert found.get(timeout=5) == "tcp://10.0.0.5:2376"
+    read_meanwhile("default", None, "stage", then=then)
+    read_ahead("default", "stage")
+    assert run.asked == [["default", "stage"]]
+    assert found.empty()
 
 
 def test_where_that_fails_the_step_fails_and_its_next_try_reads_anew(

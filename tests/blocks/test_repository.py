@@ -58,6 +58,29 @@ def test_the_mirror_is_fetched_and_not_cloned_anew(origin: Origin, home: Path) -
     assert mark.exists()
 
 
+def test_what_was_fetched_a_moment_ago_is_looked_up_without_asking_git_again(
+    origin: Origin,
+) -> None:
+    sha = origin.push({"a": "1"})
+    commit = Commit(repository="hello", branch="master", sha=sha)
+    origin.block.fetch("hello")
+    origin.bare.rename(origin.bare.with_suffix(".away"))
+    assert origin.block.find(commit).commit.sha == sha
+    with pytest.raises(RepositoryRefused):  # a later step asks
+        origin.block.find(commit)
+
+
+def test_a_push_that_the_git_server_did_not_show_yet_a_moment_ago_is_found(origin: Origin) -> None:
+    origin.push({"a": "1"})
+    origin.block.fetch("hello")
+    sha = origin.push({"a": "2"})
+    new = origin.push({"a": "3"}, "new")
+    for branch, late in (("master", sha), ("new", new)):
+        found = origin.block.find(Commit(repository="hello", branch=branch, sha=late))
+        assert found.commit.sha == late
+        origin.block.fetch("hello")
+
+
 def test_a_commit_that_never_was_is_a_clear_message(origin: Origin) -> None:
     origin.push({"a": "1"})
     with pytest.raises(CommitNotFound, match=r"no commit 1111.*master is at"):

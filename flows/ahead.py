@@ -1,0 +1,33 @@
+"""What a run is going to need, begun while Prefect's engine begins the run and its first step."""
+
+import logging
+from functools import partial
+
+from blocks.engine import DockerHost, Engine
+from blocks.limits import have_limit
+from blocks.loading import load, read_meanwhile
+from blocks.repository import GitHubRepository
+from flows.steps import ENGINE, limit_of
+
+log = logging.getLogger("samebits.ahead")
+
+
+def get_ready(repository: str, stack: str | None, *, builds: bool) -> None:
+    """In a run: begin to read its blocks, then to connect its engine, fetch and see to the limit.
+
+    A step that finds nothing ready does it itself.
+    """
+    then = partial(_get_ready, repository, stack, builds=builds)
+    read_meanwhile(repository, ENGINE, stack, then=then)
+
+
+def _get_ready(repository: str, stack: str | None, *, builds: bool) -> None:
+    try:
+        with Engine(load(DockerHost, ENGINE)):
+            pass  # in a run, it stays open
+        if builds:
+            load(GitHubRepository, repository).fetch(repository)
+        if stack:
+            have_limit(limit_of(stack))
+    except Exception:
+        log.debug("not all is ready", exc_info=True)
