@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from blocks.docker_stack import DockerStack
 
 _POLL_SECONDS, _LOOK_SECONDS = 0.05, 0.3
-_MOST_POLL_SECONDS = 0.25
 SLOT = "samebits.slot"
 """Label of a version: the slot of the traffic switch that it runs in"""
 _SETTINGS, _RUN, _TURN = "samebits.settings", "samebits.run", "samebits.turn"
@@ -210,8 +209,7 @@ class StackHost:
     def wait_for_health(self, switch: Turned, slot: str, new: Container, log: Log) -> None:
         """Return when the version answers; raises DeployFailed when it ends or takes too long."""
         switch.check(slot)
-        began = time.monotonic()
-        deadline = began + self.stack.health_timeout_seconds
+        deadline = time.monotonic() + self.stack.health_timeout_seconds
         said, look_at = "", 0.0
         while True:
             if time.monotonic() >= look_at:
@@ -234,8 +232,7 @@ class StackHost:
                     f"After {self.stack.health_timeout_seconds:g} s "
                     f"{self.stack.health_path} still says: {answer}.",
                 )
-            # What has taken long may take a little longer: 5 % more, whatever it is.
-            time.sleep(min((time.monotonic() - began) / 20, _MOST_POLL_SECONDS))
+            time.sleep(_POLL_SECONDS)
 
     def turn(self, switch: Turned, slot: str, new: Container) -> None:
         """Turn the traffic over, and see that it did."""
