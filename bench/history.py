@@ -38,12 +38,12 @@ def grow(folder: Path, settings_in: Callable[[Path], SystemSettings], say: Say) 
         place.mkdir()
         settings = settings_in(place)
         with database(settings, place) as url, project(settings, place) as system:
+            system.wait_until_up()  # till then it lays hooks into its repository, which push, too
             report[name] = _grown(system, url, Repository(system.repository, place / "work"), say)
     return report
 
 
 def _grown(system: Project, url: str, repository: Repository, say: Say) -> dict[str, Any]:
-    system.wait_until_up()
     for _ in range(RUNS[0]):
         system.pipeline(repository)
     found, there = {}, RUNS[0]
