@@ -6,6 +6,7 @@ from functools import partial
 from blocks.engine import DockerHost, Engine
 from blocks.limits import have_limit
 from blocks.loading import load, read_meanwhile
+from blocks.named import stack_called
 from blocks.repository import GitHubRepository
 from flows.steps import ENGINE, limit_of
 
@@ -28,6 +29,8 @@ def _get_ready(repository: str, stack: str | None, *, builds: bool) -> None:
         if builds:
             load(GitHubRepository, repository).fetch(repository)
         if stack:
+            stack_called(stack)  # one that is not there has no limit either
             have_limit(limit_of(stack))
     except Exception:
+        # The step that needs it meets the same, and tells.
         log.debug("not all is ready", exc_info=True)

@@ -6,7 +6,7 @@ from types import TracebackType
 
 import pytest
 
-from domain.errors import EngineUnavailable, RepositoryUnreachable
+from domain.errors import EngineUnavailable, RepositoryUnreachable, UnknownBlock
 from flows import ahead
 
 
@@ -19,11 +19,16 @@ class Host:
         monkeypatch.setattr(ahead, "read_meanwhile", self._read)
         monkeypatch.setattr(ahead, "load", lambda _kind, _name: self)
         monkeypatch.setattr(ahead, "Engine", lambda _: self)
+        monkeypatch.setattr(ahead, "stack_called", self._stack)
         monkeypatch.setattr(ahead, "have_limit", self.done.append)
 
     def _read(self, *names: str | None, then: Callable[[], None]) -> None:
         self.done.append(f"blocks {' '.join(filter(None, names))}")
         then()
+
+    def _stack(self, name: str) -> None:
+        if name != "stage":
+            raise UnknownBlock(f"There is no stack {name}.")
 
     def fetch(self, name: str) -> None:
         if self.away:
@@ -55,6 +60,11 @@ def test_what_builds_nothing_asks_no_git_and_what_goes_nowhere_has_no_limit(host
         *("blocks hello default stage", "engine", "stack-stage"),
         *("blocks hello default", "engine", "fetched hello"),
     ]
+
+
+def test_a_stack_that_is_not_there_has_no_limit_made(host: Host) -> None:
+    ahead.get_ready("hello", "stge", builds=False)
+    assert host.done == ["blocks hello default stge", "engine"]
 
 
 @pytest.mark.parametrize(
