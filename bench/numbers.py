@@ -79,27 +79,35 @@ def memory_mib(pids: Iterable[int]) -> float:
 
 
 def idle_for(seconds: float, systems: Mapping[str, list[int]]) -> dict[str, Idle]:
-    """How much each of these systems, given by its processes, takes while nothing happens."""
+    """How much each of these systems, given by its processes, takes while nothing happens.
+
+    A process that ends meanwhile is that of a run which was done.
+    """
     before = {name: _seconds(pids) for name, pids in systems.items()}
     began = time.monotonic()
     time.sleep(seconds)
-    took = {name: _seconds(pids) - before[name] for name, pids in systems.items()}
+    after = {name: _seconds(pids) for name, pids in systems.items()}
     passed = time.monotonic() - began
+    took = {
+        name: sum(now - before[name].get(pid, now) for pid, now in each.items())
+        for name, each in after.items()
+    }
     return {
         name: Idle(memory_mib(pids), round(100 * took[name] / passed, 1))
         for name, pids in systems.items()
     }
 
 
-def _seconds(pids: list[int]) -> float:
-    ticks = 0
+def _seconds(pids: list[int]) -> dict[int, float]:
+    """The processor's time that each of these has had; those that have ended are left out."""
+    found = {}
     for pid in pids:
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+        found[pid] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return found
 
 
 def descendants(pid: int) -> list[int]:
