@@ -9,12 +9,17 @@ class Fresh:
     """The names of what was done ahead, each to be taken once."""
 
     def __init__(self) -> None:
-        self._until: dict[str, float] = {}
+        self._done: dict[str, tuple[float, Exception | None]] = {}
 
-    def note(self, name: str) -> None:
-        """It was done just now."""
-        self._until[name] = time.monotonic() + _SECONDS
+    def note(self, name: str, error: Exception | None = None) -> None:
+        """It was done just now, or went wrong."""
+        self._done[name] = (time.monotonic() + _SECONDS, error)
 
     def take(self, name: str) -> bool:
-        """Whether it was done just now, and nobody has relied on it yet."""
-        return time.monotonic() < self._until.pop(name, 0.0)
+        """Whether it was done just now, and nobody has relied on it yet; raises what went wrong."""
+        until, error = self._done.pop(name, (0.0, None))
+        if time.monotonic() >= until:
+            return False
+        if error:
+            raise error
+        return True

@@ -25,6 +25,7 @@ from domain.errors import (
     CommitNotFound,
     CommitNotOnBranch,
     DiskFull,
+    SamebitsError,
 )
 from domain.names import checked_branch, checked_name, is_sha, one_line
 from domain.order import Standing
@@ -131,9 +132,16 @@ class GitHubRepository(Block):
             }
 
     def fetch(self, name: str) -> None:
-        """Fetch now: what `find` looks for in the next seconds may be there already."""
+        """Fetch now: what `find` looks for in the next seconds may be there already.
+
+        What goes wrong `find` raises, too: a server that hangs is not waited for a second time.
+        """
         with self._mirror(name) as mirror:
-            self._fetch(mirror)
+            try:
+                self._fetch(mirror)
+            except SamebitsError as error:
+                _fetched.note(name, error)
+                raise
             _fetched.note(name)
 
     def find(self, commit: Commit) -> Revision:

@@ -70,6 +70,24 @@ def test_what_was_fetched_a_moment_ago_is_looked_up_without_asking_git_again(
         origin.block.find(commit)
 
 
+def test_a_server_that_hung_a_moment_ago_is_not_waited_for_a_second_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(repository_module, "_TIMEOUT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}/a.git"
+        block = GitHubRepository(url=url, webhook_secret=SECRET)
+        with pytest.raises(RepositoryUnreachable) as first:
+            block.fetch("hung")
+        commit = Commit(repository="hung", branch="master")
+        with pytest.raises(RepositoryUnreachable) as told:
+            block.find(commit)
+        assert told.value is first.value
+        with pytest.raises(RepositoryUnreachable) as anew:  # the step's next try asks
+            block.find(commit)
+        assert anew.value is not first.value
+
+
 def test_a_push_that_the_git_server_did_not_show_yet_a_moment_ago_is_found(origin: Origin) -> None:
     origin.push({"a": "1"})
     origin.block.fetch("hello")
