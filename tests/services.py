@@ -44,8 +44,11 @@ def published(
     block = origin.block
     block.find(Commit(repository="hello", branch="master"))
     tag = f"{repository}:{sha}"
+    # An image ID of its own: an engine that removes an image takes with it the name that another
+    # process's build has just given to the same one.
+    labels = {"samebits.test": tag}
     with block.archive("hello", sha) as archive:
-        image = engine.build(archive, SETTINGS, {}, tag, lambda _: None)
+        image = engine.build(archive, SETTINGS, labels, tag, lambda _: None)
     engine.push(repository, sha, registry.auth())
     manifest = registry.manifest(repository, sha)
     assert manifest

@@ -35,6 +35,8 @@ _BASE_AWAY = re.compile(
     r"failed to do request|toomanyrequests|failed to (?:resolve|copy|authorize).*"
     r"(?:50[0234]|timeout|connection re|EOF|no such host)"
 )
+# The last: an image of the same ID was removed while this build was giving it its name.
+_BROKEN_OFF = re.compile("Unavailable|context canceled|failed to get digest")
 
 
 def build_image(
@@ -138,7 +140,7 @@ def _failure(message: str, tail: list[str]) -> Exception:
             why=one_line(message, 500),
             hint="Check that the engine reaches the registry that FROM names.",
         )
-    if "Unavailable" in message or "context canceled" in message:
+    if _BROKEN_OFF.search(message):
         return EngineUnavailable("The build was broken off.", why=one_line(message, 300))
     return failed
 
