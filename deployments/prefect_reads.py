@@ -46,7 +46,17 @@ def read_together() -> None:
     for table, name in _TOGETHER:
         relation: Any = table.__mapper__.get_property(name)
         relation.lazy, relation.strategy_key = "joined", (("lazy", "joined"),)
-    flow_runs.selectinload = joinedload  # type: ignore[attr-defined]
+    flow_runs.selectinload = _Together  # type: ignore[attr-defined, assignment]
+
+
+class _Together:
+    """Stands for `selectinload(…).selectinload(…)`, by which Prefect reads the pool of a run."""
+
+    def __init__(self, relation: Any) -> None:
+        self._load = joinedload(relation)
+
+    def selectinload(self, relation: Any) -> Any:
+        return self._load.joinedload(relation)
 
 
 def read_fast() -> None:

@@ -22,7 +22,9 @@ DIED = "The worker died while this run was going on, and its process with it. Re
 NO_PROCESS = "Its process has ended without a word. Retry it."
 
 _WORKER = "prefect.worker.name"
-"""The label that Prefect's worker writes on a run just after it has taken it"""
+"""The label that Prefect's workers write on a run just after they have taken it; of the warm worker
+the run itself says so, before its process: `worker@host:pid`
+"""
 
 _LABELLED_AFTER = timedelta(seconds=5)
 _SETTLES_AFTER = timedelta(seconds=60)
@@ -31,7 +33,8 @@ log = logging.getLogger("samebits.recovery")
 
 def worker_of(run: FlowRun) -> str:
     """The name of the worker that has a run, or had it last; empty if none has written it."""
-    return str(run.labels.get(_WORKER, ""))
+    worker, _, _ = (run.infrastructure_pid or "").rpartition("@")
+    return worker or str(run.labels.get(_WORKER, ""))
 
 
 async def recover(client: PrefectClient, worker: str, most_restarts: int) -> None:
@@ -89,7 +92,7 @@ def _has_process(run: FlowRun) -> bool:
 
 def _pid(run: FlowRun) -> int | None:
     """The process of a run; None for another host's, or one that was started in another way."""
-    host, _, pid = str(run.infrastructure_pid or "").rpartition(":")
+    host, _, pid = (run.infrastructure_pid or "").rpartition("@")[2].rpartition(":")
     return int(pid) if host == socket.gethostname() and pid.isdecimal() else None
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import tempfile
+from collections.abc import Coroutine
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import anyio
 import anyio.abc
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, ServerDefaultResultStorage
-from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunResponse
+from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.flows import load_flow_from_flow_run
 from prefect.runner._process_manager import ProcessHandle
 from prefect.states import Pending
@@ -38,6 +39,8 @@ from domain.turns import take_turns
 _WAITING_SECONDS = 2.0
 """How long it takes what it has found for waiting still. To find out costs Prefect's server 40 ms,
 and more where many wait, as after a burst of pushes; one that was cancelled meanwhile is refused"""
+_BEGUN_SECONDS = 2.0
+"""After so long a run is at work, or hangs before it could write down its process"""
 _RUN_SECONDS, _POOL_SECONDS, _FLOW_SECONDS = 1.0, 60.0, 600.0
 """How long it is taken for known what a deployment is, what a queue is and where results are kept,
 and how a flow is called"""
@@ -69,8 +72,8 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
         self._most = limit or os.cpu_count() or 1
         self._going: dict[UUID, str] = {}
         """The repository of each run that this worker has taken"""
-        self._at_work: set[UUID] = set()
-        """Those of them that have, or had, a process"""
+        self._at_work: dict[UUID, str] = {}
+        """The process of each of them that has, or had, one; empty before it has"""
         self._turns: dict[str, int] = {}
         self._waiting: list[WorkerFlowRunResponse] = []
         """What it has found, and had no place for"""
@@ -78,7 +81,7 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
         self._may_be_more = True
         """Whether a run may wait for the end of one that it has taken"""
         self._woken = asyncio.Event()
-        self._reading: set[asyncio.Task[DeploymentResponse]] = set()
+        self._aside: set[asyncio.Task[Any]] = set()
         self._one_look = asyncio.Lock()
         self._patience = Patience()
         self._watch = Watch()
@@ -106,14 +109,18 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
         self._waiting, self._news = [], self._news + 1
         self._woken.set()
         if deployment and self.is_setup and len(self._going) < self._most:
-            reading = asyncio.create_task(self.client.read_deployment(deployment))
-            self._reading.add(reading)
-            reading.add_done_callback(self._read)
+            self._do_aside(self.client.read_deployment(deployment))
 
-    def _read(self, reading: "asyncio.Task[DeploymentResponse]") -> None:
-        self._reading.discard(reading)
-        if not reading.cancelled():
-            reading.exception()  # whoever needs the answer asks again
+    def _do_aside(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Let it be done meanwhile; whoever needs it done sees to that."""
+        task = asyncio.create_task(work)
+        self._aside.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[Any]") -> None:
+        self._aside.discard(task)
+        if not task.cancelled():
+            task.exception()
 
     async def _look_when_woken(self) -> None:
         while True:
@@ -178,7 +185,7 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
         self._going.pop(flow_run_id, None)
         # One that could not be started is looked at again by Prefect's interval, not at once.
         if flow_run_id in self._at_work:
-            self._at_work.remove(flow_run_id)
+            del self._at_work[flow_run_id]
             if self._may_be_more:  # else Prefect would be asked just when the end is to be told
                 self._woken.set()
 
@@ -192,6 +199,7 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
         client.read_flow = kept_for(_FLOW_SECONDS, client.read_flow)  # type: ignore[method-assign, assignment]
         client.read_work_queue = kept_for(_POOL_SECONDS, client.read_work_queue)  # type: ignore[method-assign, assignment]
         self._read_storage = kept_for(_POOL_SECONDS, _storage_of)
+        self._update_run, client.update_flow_run = client.update_flow_run, self._note_process  # type: ignore[method-assign, assignment]
 
     async def teardown(self, *exc_info: Any) -> None:
         """End, once the runs have."""
@@ -207,7 +215,7 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
         task_status: anyio.abc.TaskStatus[Any] | None = None,
     ) -> WarmResult:
         """Run a flow run to the end of its process."""
-        self._at_work.add(flow_run.id)
+        self._at_work[flow_run.id] = ""
         status = task_status or anyio.TASK_STATUS_IGNORED
         ended: WarmResult | None = None
         if self._runs_task_group is None:
@@ -239,9 +247,9 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
                         )
 
                 async with anyio.create_task_group() as group:
-                    group.start_soon(super()._give_worker_labels_to_flow_run, flow_run.id)
                     handle = await group.start(execute)
-                    status.started(f"{socket.gethostname()}:{handle.pid}")
+                    process = self._at_work[flow_run.id] = f"{self._here()}:{handle.pid}"
+                    status.started(process)
         if ended is None:
             raise RuntimeError("The process of the run was not started.")
         return ended
@@ -255,10 +263,26 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
             return {}
         return {"PREFECT__FLOW_ENTRYPOINT": deployment.entrypoint}
 
+    def _here(self) -> str:
+        """Where the processes of its runs are, as far as all of these have it in common."""
+        return f"{self.name}@{socket.gethostname()}"
+
+    async def _note_process(self, flow_run_id: UUID, infrastructure_pid: str) -> None:
+        """Prefect's worker writes down a run's process. The run itself does so, as it begins; here
+        it is done, a while later, for one that hangs before.
+        """
+
+        async def note() -> None:
+            await asyncio.sleep(_BEGUN_SECONDS)
+            if self._at_work.get(flow_run_id) == infrastructure_pid:
+                await self._update_run(flow_run_id, infrastructure_pid=infrastructure_pid)
+
+        self._do_aside(note())
+
     async def _known(self, flow_run: FlowRun) -> Known:
-        """What this worker knows of a run that comes by a deployment and a queue."""
+        """What this worker knows of a run; more of one that comes by a deployment and a queue."""
         if not flow_run.deployment_id or not flow_run.work_queue_id:
-            return {}
+            return {"taken_by": self._here()}
         storage, flow, deployment, queue = await asyncio.gather(
             self._read_storage(self.client),
             self.client.read_flow(flow_run.flow_id),
@@ -278,7 +302,8 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
             "work-pool": self.work_pool.name,
         }
         run = flow_run.model_copy(update={"state": Pending()})
-        return known(run, storage.default_result_storage_block_id, related, keys)
+        storage_id = storage.default_result_storage_block_id
+        return {"taken_by": self._here()} | known(run, storage_id, related, keys)
 
     async def _warm(self) -> Parent:
         """A parent that has loaded the code as it is installed now."""
@@ -298,7 +323,7 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
     # -- what costs a run time, and nobody needs ----------------------------------------------
 
     async def _give_worker_labels_to_flow_run(self, flow_run_id: UUID) -> None:
-        """It is given them while it starts."""
+        """The run writes down who has taken it, with its process."""
 
     async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
         """A fork is nothing to wait for: the run goes on from Pending."""
