@@ -25,6 +25,7 @@ from domain.errors import (
     CommitNotFound,
     CommitNotOnBranch,
     DiskFull,
+    RepositoryUnreachable,
     SamebitsError,
 )
 from domain.names import checked_branch, checked_name, is_sha, one_line
@@ -34,6 +35,8 @@ _TIMEOUT_SECONDS = 300
 _LOOK_SECONDS = 60
 # What `git archive` writes is the commit, whole: its own attributes could leave files out of it.
 _ATTRIBUTES = "* -export-ignore -export-subst\n"
+_PACK = ("git", "-c", "gc.auto=1000", "-c", "gc.autoDetach=false")
+_IN_THE_WAY = "cannot lock ref"
 _FETCH = ("git", "fetch", "--quiet", "--prune", "--no-tags", "--no-recurse-submodules")
 
 _fetched = Fresh()
@@ -131,18 +134,19 @@ class GitHubRepository(Block):
                 if branch in heads
             }
 
-    def fetch(self, name: str) -> None:
-        """Fetch now: what `find` looks for in the next seconds may be there already.
+    def fetch(self, name: str, branch: str) -> None:
+        """Fetch a branch now: what `find` looks for in the next seconds may be there already.
 
         What goes wrong `find` raises, too: a server that hangs is not waited for a second time.
         """
+        named = f"{name} {checked_branch(branch)}"
         with self._mirror(name) as mirror:
             try:
-                self._fetch(mirror)
+                self._fetch(mirror, branch)
             except SamebitsError as error:
-                _fetched.note(name, error)
+                _fetched.note(named, error)
                 raise
-            _fetched.note(name)
+            _fetched.note(named)
 
     def find(self, commit: Commit) -> Revision:
         """Fetch, and look the commit up on its branch; an empty SHA is the branch's head.
@@ -152,11 +156,11 @@ class GitHubRepository(Block):
         if commit.branch == ANY_BRANCH:
             raise BadInput("No branch was given.", hint="Name the branch to build.")
         with self._mirror(commit.repository) as mirror:
-            if _fetched.take(commit.repository):
+            if _fetched.take(f"{commit.repository} {commit.branch}"):
                 # GitHub may show a push a moment after it has told of it.
                 with suppress(CommitNotFound, CommitNotOnBranch):
                     return self._look_up(mirror, commit)
-            self._fetch(mirror)
+            self._fetch(mirror, commit.branch)
             return self._look_up(mirror, commit)
 
     def _look_up(self, mirror: git.Repo, commit: Commit) -> Revision:
@@ -227,12 +231,27 @@ class GitHubRepository(Block):
         ):
             yield mirror
 
-    def _fetch(self, mirror: git.Repo) -> None:
-        with _git_faults(self.public_url):
-            mirror.git.execute(
-                [*_FETCH, "--", self.url, "+refs/heads/*:refs/heads/*"],
-                kill_after_timeout=_TIMEOUT_SECONDS,
-            )
+    def pack(self, name: str) -> None:
+        """Have git pack the mirror, where many fetches have left much in it that lies loose."""
+        with self._mirror(name) as mirror, _git_faults(self.public_url):
+            mirror.git.execute([*_PACK, "gc", "--auto", "--quiet"])
+
+    def _fetch(self, mirror: git.Repo, branch: str = "") -> None:
+        """Fetch all branches; or one, with those whose names begin with its own, as git looks at
+        each branch that it fetches.
+        """
+        refs = f"refs/heads/{branch}*"
+        try:
+            with _git_faults(self.public_url):
+                mirror.git.execute(
+                    [*_FETCH, "--", self.url, f"+{refs}:{refs}"],
+                    kill_after_timeout=_TIMEOUT_SECONDS,
+                )
+        except RepositoryUnreachable as error:
+            if not branch or _IN_THE_WAY not in error.why:
+                raise
+            # A branch that is gone: `a` is in the way of `a/b`.
+            self._fetch(mirror)
 
     def _environment(self) -> dict[str, str]:
         """Git without the host's configuration, hooks and prompts; the token never in arguments."""

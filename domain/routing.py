@@ -75,6 +75,13 @@ def repository_of(parameters: Mapping[str, Any]) -> str:
     return str(named or parameters.get("repository") or "")
 
 
+def branch_to_build(parameters: Mapping[str, Any]) -> str:
+    """The branch that a run with these parameters builds; empty for one that builds nothing."""
+    commit = parameters.get("commit")
+    named = commit.get("branch") if isinstance(commit, dict) else None
+    return str(named or "")
+
+
 def title_of(parameters: Mapping[str, Any]) -> str:
     """What a run with these parameters is called, of `pipeline` or of `redeploy`."""
     commit = parameters.get("commit")

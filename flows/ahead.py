@@ -13,21 +13,22 @@ from flows.steps import ENGINE, limit_of
 log = logging.getLogger("samebits.ahead")
 
 
-def get_ready(repository: str, stack: str | None, *, builds: bool) -> None:
-    """In a run: begin to read its blocks, then to connect its engine, fetch and see to the limit.
+def get_ready(repository: str, branch: str, stack: str | None) -> None:
+    """In a run: begin to read its blocks, then to connect its engine, to fetch the branch that is
+    built, if any, and to see to the limit of a stack.
 
     A step that finds nothing ready does it itself.
     """
-    then = partial(_get_ready, repository, stack, builds=builds)
+    then = partial(_get_ready, repository, branch, stack)
     read_meanwhile(repository, ENGINE, stack, then=then)
 
 
-def _get_ready(repository: str, stack: str | None, *, builds: bool) -> None:
+def _get_ready(repository: str, branch: str, stack: str | None) -> None:
     try:
         with Engine(load(DockerHost, ENGINE)):
             pass  # in a run, it stays open
-        if builds:
-            load(GitHubRepository, repository).fetch(repository)
+        if branch:
+            load(GitHubRepository, repository).fetch(repository, branch)
         if stack:
             stack_called(stack)  # one that is not there has no limit either
             have_limit(limit_of(stack))

@@ -33,7 +33,7 @@ async def pipeline(
         settings: How it is built and tested
 
     """
-    get_ready(commit.repository, stack, builds=True)
+    get_ready(commit.repository, commit.branch, stack)
     tested = run_tests(build(commit, settings.build, trusted=stack is not None), settings.test)
     if stack is None:
         return Outcome.TESTED

@@ -45,6 +45,7 @@ async def prune(cache_mib: int = 10_240) -> State[Any]:
         with Engine(load(DockerHost, ENGINE)) as engine:
             containers = await _remove_ended_tests(client, engine)
             mirrors = remove_mirrors_but(await block_names(client, GitHubRepository))
+            repositories = await load_all(client, GitHubRepository)
             with _measured(engine) as disk:
                 images, notes = await _remove_images(client, engine, timedelta(days=days), log)
                 cache = engine.prune_cache(unused_days=days, most_mib=cache_mib)
@@ -59,6 +60,8 @@ async def prune(cache_mib: int = 10_240) -> State[Any]:
     )
     show_markdown(ARTIFACT, pruned.markdown(), "What was removed")
     log(pruned.summary)
+    for name, repository in repositories.items():  # last: it may take a while, and some space
+        repository.pack(name)
     return Completed(message=pruned.summary)
 
 

@@ -21,7 +21,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.types._datetime import now
 from pydantic import BaseModel
 
-from domain.routing import repository_of
+from domain.routing import branch_to_build, repository_of
 from flows.ahead import get_ready
 
 Known = dict[str, Any]
@@ -58,10 +58,11 @@ def known(
 
 def remember(given: Known) -> None:
     """In the process of a run: have Prefect's engine take these as read."""
-    process = f"{given['taken_by']}:{os.getpid()}"
-    for client in (PrefectClient, SyncPrefectClient):
-        update: Any = partialmethod(client.update_flow_run, infrastructure_pid=process)
-        client.update_flow_run = update  # type: ignore[method-assign]
+    if "taken_by" in given:  # a worker that was there before this code writes it down itself
+        process = f"{given['taken_by']}:{os.getpid()}"
+        for client in (PrefectClient, SyncPrefectClient):
+            update: Any = partialmethod(client.update_flow_run, infrastructure_pid=process)
+            client.update_flow_run = update  # type: ignore[method-assign]
     # The worker has asked the same server, which is of the version that it was installed with.
     _cache_api_version_check(_api_version_check_key(str(PREFECT_API_URL.value()), __version__))
     if "run" not in given:
@@ -105,4 +106,4 @@ def begin(given: Known) -> None:
     if repository := repository_of(parameters):
         stack = parameters.get("stack")
         named = stack if isinstance(stack, str) else None
-        get_ready(repository, named, builds="commit" in parameters)
+        get_ready(repository, branch_to_build(parameters), named)

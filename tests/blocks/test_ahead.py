@@ -30,10 +30,10 @@ class Host:
         if name != "stage":
             raise UnknownBlock(f"There is no stack {name}.")
 
-    def fetch(self, name: str) -> None:
+    def fetch(self, name: str, branch: str) -> None:
         if self.away:
             raise self.away
-        self.done.append(f"fetched {name}")
+        self.done.append(f"fetched {branch} of {name}")
 
     def __enter__(self) -> None:
         self.done.append("engine")
@@ -49,21 +49,26 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Host:
 
 
 def test_a_pipeline_has_engine_commit_and_limit_ready(host: Host) -> None:
-    ahead.get_ready("hello", "stage", builds=True)
-    assert host.done == ["blocks hello default stage", "engine", "fetched hello", "stack-stage"]
+    ahead.get_ready("hello", "master", "stage")
+    assert host.done == [
+        "blocks hello default stage",
+        "engine",
+        "fetched master of hello",
+        "stack-stage",
+    ]
 
 
 def test_what_builds_nothing_asks_no_git_and_what_goes_nowhere_has_no_limit(host: Host) -> None:
-    ahead.get_ready("hello", "stage", builds=False)
-    ahead.get_ready("hello", None, builds=True)
+    ahead.get_ready("hello", "", "stage")
+    ahead.get_ready("hello", "master", None)
     assert host.done == [
         *("blocks hello default stage", "engine", "stack-stage"),
-        *("blocks hello default", "engine", "fetched hello"),
+        *("blocks hello default", "engine", "fetched master of hello"),
     ]
 
 
 def test_a_stack_that_is_not_there_has_no_limit_made(host: Host) -> None:
-    ahead.get_ready("hello", "stge", builds=False)
+    ahead.get_ready("hello", "", "stge")
     assert host.done == ["blocks hello default stge", "engine"]
 
 
@@ -75,6 +80,6 @@ def test_what_goes_wrong_is_left_to_the_step(
 ) -> None:
     host.away = error
     with caplog.at_level(logging.DEBUG, "samebits.ahead"):
-        ahead.get_ready("hello", "stage", builds=True)
+        ahead.get_ready("hello", "master", "stage")
     assert [record.message for record in caplog.records] == ["not all is ready"]
     assert not [record for record in caplog.records if record.levelno > logging.DEBUG]

@@ -1,13 +1,17 @@
 """The room of git, against real git."""
 
+import io
 import socket
 import tarfile
 from pathlib import Path
 
+import git
 import pytest
+from gitdb import IStream
 from pydantic import SecretStr, ValidationError
 
 from blocks import repository as repository_module
+from blocks.home import mirrors_home
 from blocks.repository import GitHubRepository
 from deployments import example
 from domain.commit import Commit
@@ -63,7 +67,7 @@ def test_what_was_fetched_a_moment_ago_is_looked_up_without_asking_git_again(
 ) -> None:
     sha = origin.push({"a": "1"})
     commit = Commit(repository="hello", branch="master", sha=sha)
-    origin.block.fetch("hello")
+    origin.block.fetch("hello", "master")
     origin.bare.rename(origin.bare.with_suffix(".away"))
     assert origin.block.find(commit).commit.sha == sha
     with pytest.raises(RepositoryRefused):  # a later step asks
@@ -78,7 +82,7 @@ def test_a_server_that_hung_a_moment_ago_is_not_waited_for_a_second_time(
         url = f"https://127.0.0.1:{silent.getsockname()[1]}/a.git"
         block = GitHubRepository(url=url, webhook_secret=SECRET)
         with pytest.raises(RepositoryUnreachable) as first:
-            block.fetch("hung")
+            block.fetch("hung", "master")
         commit = Commit(repository="hung", branch="master")
         with pytest.raises(RepositoryUnreachable) as told:
             block.find(commit)
@@ -90,13 +94,48 @@ def test_a_server_that_hung_a_moment_ago_is_not_waited_for_a_second_time(
 
 def test_a_push_that_the_git_server_did_not_show_yet_a_moment_ago_is_found(origin: Origin) -> None:
     origin.push({"a": "1"})
-    origin.block.fetch("hello")
+    for branch in ("master", "new"):
+        origin.block.fetch("hello", branch)
     sha = origin.push({"a": "2"})
     new = origin.push({"a": "3"}, "new")
     for branch, late in (("master", sha), ("new", new)):
         found = origin.block.find(Commit(repository="hello", branch=branch, sha=late))
         assert found.commit.sha == late
-        origin.block.fetch("hello")
+
+
+def test_a_branch_is_fetched_with_those_alone_that_begin_as_it_does(origin: Origin) -> None:
+    sha = origin.push({"a": "1"}, "fix")
+    origin.push({"a": "2"}, "fix-it")
+    origin.push({"a": "3"}, "other")
+    assert origin.block.find(Commit(repository="hello", branch="fix")).commit.sha == sha
+    mirror = mirrors_home() / "hello.git"
+    assert sorted(branch.name for branch in git.Repo(mirror).heads) == ["fix", "fix-it"]
+
+
+def test_a_branch_is_found_where_one_that_is_gone_had_its_place(origin: Origin) -> None:
+    above = origin.push({"a": "1"}, "fix")
+    assert origin.block.find(Commit(repository="hello", branch="fix")).commit.sha == above
+    example.git("-C", str(origin.bare), "update-ref", "-d", "refs/heads/fix")
+    below = origin.push({"a": "2"}, "fix/it")
+    assert origin.block.find(Commit(repository="hello", branch="fix/it")).commit.sha == below
+    example.git("-C", str(origin.bare), "update-ref", "-d", "refs/heads/fix/it")
+    again = origin.push({"a": "3"}, "fix")
+    assert origin.block.find(Commit(repository="hello", branch="fix")).commit.sha == again
+
+
+def test_a_mirror_is_packed_once_much_lies_loose_in_it(origin: Origin) -> None:
+    sha = origin.push({"a": "1"})
+    commit = Commit(repository="hello", branch="master", sha=sha)
+    origin.block.find(commit)
+    mirror = git.Repo(mirrors_home() / "hello.git")
+    packs = Path(mirror.git_dir, "objects", "pack")
+    origin.block.pack("hello")
+    assert not list(packs.glob("*.pack"))
+    for number in range(2000):
+        mirror.odb.store(IStream("blob", 4, io.BytesIO(b"%4d" % number)))
+    origin.block.pack("hello")
+    assert list(packs.glob("*.pack"))
+    assert origin.block.find(commit).commit.sha == sha
 
 
 def test_a_commit_that_never_was_is_a_clear_message(origin: Origin) -> None:

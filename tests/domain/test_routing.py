@@ -11,6 +11,7 @@ from domain.errors import BadInput
 from domain.routing import (
     Route,
     Target,
+    branch_to_build,
     check_mapping,
     idempotency_key,
     route,
@@ -27,6 +28,12 @@ ROUTES = [OTHERS, MASTER, ELSEWHERE]
 
 def test_a_branch_leads_to_its_own_deployment() -> None:
     assert route(ROUTES, "hello", "master") == MASTER
+
+
+@pytest.mark.parametrize("commit", [None, "master", {}, {"branch": None}])
+def test_what_names_no_branch_of_a_commit_builds_none(commit: object) -> None:
+    assert branch_to_build({"commit": commit, "branch": "master"}) == ""
+    assert branch_to_build({"commit": {"branch": "master"}}) == "master"
 
 
 def test_every_other_branch_leads_to_the_deployment_for_any_branch() -> None:
