@@ -9,16 +9,18 @@ that state are looked at. One by both is made here, beside Prefect's own.
 
 Each of a run's JSON columns and each of its times is read by Python, five of one and six of the
 other for each line of a list: orjson reads JSON in less, and a time in UTC needs no conversion.
+For each schedule that is read, the names of the world's time zones are looked for on the disk.
 
 Source: https://docs.sqlalchemy.org/en/20/orm/queryguide/relationships.html#joined-eager-loading
 """
 
 import sys
-from functools import partial
+from functools import cache, partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import orjson
+from prefect._internal.schemas import validators
 from prefect.server.database import PrefectDBInterface, configurations
 from prefect.server.database import orm_models as tables
 from prefect.server.models import flow_runs
@@ -63,6 +65,7 @@ def read_fast() -> None:
     """Have JSON and times read in less; before the first connection to a database."""
     connect = partial(create_async_engine, json_deserializer=orjson.loads)
     configurations.create_async_engine = connect  # type: ignore[attr-defined]
+    validators.get_timezones = cache(validators.get_timezones)  # type: ignore[attr-defined]
     if sys.version_info < (3, 13):  # since then, Prefect's times are Python's own
         _take_utc_as_it_is()
 

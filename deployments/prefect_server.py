@@ -46,7 +46,7 @@ from prefect.utilities.schema_tools import validation
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 from deployments.prefect_reads import create_db, read_fast, read_together
-from deployments.prefect_requests import middleware
+from deployments.prefect_requests import answer_at_once, middleware
 
 _begin = AioSqliteConfiguration.begin_transaction
 _VALIDATOR = validation._VALIDATOR  # noqa: SLF001 - it has no other place
@@ -121,6 +121,7 @@ if __name__ == "__main__":
     AioSqliteConfiguration.begin_transaction = _begin_writing  # type: ignore[method-assign, assignment]
     FastAPI.middleware = middleware  # type: ignore[method-assign, assignment]
     PrefectDBInterface.create_db = create_db  # type: ignore[method-assign]
+    answer_at_once()
     read_fast()
     if get_dialect(PREFECT_API_DATABASE_CONNECTION_URL.value()).name == "sqlite":
         read_together()
