@@ -11,13 +11,20 @@ import resource
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import prefect
 from prefect import flow_engine, results
+from prefect._internal.version_checking import _api_version_check_key, _is_api_version_check_cached
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import SettingsContext
 from prefect.events.related import RESOURCE_CACHE
 from prefect.logging.handlers import PrefectConsoleHandler
+from prefect.states import Running
 from pydantic import BaseModel
 
 import flows.pipeline
@@ -36,6 +43,37 @@ def known_storage() -> list[str]:
         return []
     waits = results._aread_server_default_result_storage_block_id
     return [str(reads()), str(asyncio.run(waits()))]
+
+
+class Nobody(Exception):
+    """There is no server."""
+
+
+class Asked(PrefectClient):
+    """A client that is told nothing, and remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.requests: list[object] = []
+
+    async def request(self, method: str, path: str, *_: Any, **more: Any) -> Any:
+        self.requests.append([method, path, more.get("json")])
+        raise Nobody
+
+
+def asked_as_a_run() -> list[object]:
+    """What Prefect's engine asks for as it begins a run, of which it is told that it is Running."""
+    client, known = Asked(), known_run()
+    run = flow_engine.load_flow_run(uuid4()) if known else FlowRun(id=uuid4(), flow_id=uuid4())
+    run.state = Running()
+    found: list[object] = []
+    with suppress(Nobody):
+        asyncio.run(client.update_flow_run(run.id, flow_version="1"))
+    for _ in range(2):
+        with suppress(Nobody):
+            read = asyncio.run(client.read_flow_run(run.id))
+            found.append([read.name, read.run_count, read.start_time == run.state.timestamp])
+    version = _api_version_check_key(os.environ.get("PREFECT_API_URL", "None"), prefect.__version__)
+    return [*client.requests, *found, _is_api_version_check_cached(version)]
 
 
 def incomplete(model: type[BaseModel]) -> list[str]:
@@ -65,6 +103,7 @@ found = {
     "known": {key: entry["object"].name for key, (entry, _) in RESOURCE_CACHE.items()},
     "run": known_run(),
     "storage": known_storage(),
+    "asked": asked_as_a_run(),
     # What was there before the fork is frozen, and not listed.
     "settings_read": gc.is_tracked(settings) and settings in gc.get_objects(),
     "incomplete_models": incomplete(BaseModel),

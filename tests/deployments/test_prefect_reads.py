@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import orjson
 import pendulum
 import pytest
+from prefect._internal.schemas import validators
 from prefect.server.database import PrefectDBInterface, configurations, provide_database_interface
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.server.database.dependencies import temporary_database_config
@@ -31,11 +32,53 @@ for table in (FlowRun, Deployment, BlockDocument):
 """
 
 
+# One run, read as each change of its state does; told are the statements that ask for it.
+READ = """
+import asyncio, sys
+from prefect.server.database import orm_models as tables, provide_database_interface
+from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.server.database.dependencies import temporary_database_config
+from prefect.server.models.flow_runs import read_flow_run
+from sqlalchemy import event
+from sqlalchemy.schema import CreateTable
+from deployments.prefect_reads import read_together
+
+async def read():
+    engine = await provide_database_interface().engine()
+    async with engine.begin() as connection:
+        for table in tables.Base.metadata.sorted_tables:
+            await connection.execute(CreateTable(table))
+    async with await provide_database_interface().session() as session, session.begin():
+        flow = tables.Flow(name="a flow")
+        pool = tables.WorkPool(name="a pool", type="warm")
+        session.add_all([flow, pool])
+        await session.flush()
+        queue = tables.WorkQueue(name="a queue", work_pool_id=pool.id, priority=1)
+        session.add(queue)
+        await session.flush()
+        run = tables.FlowRun(flow_id=flow.id, work_queue_id=queue.id, labels={})
+        session.add(run)
+        await session.flush()
+        run_id = run.id
+    async with await provide_database_interface().session() as session:
+        told = lambda _, __, statement, *more: print(statement.split()[0])
+        event.listen(engine.sync_engine, "before_cursor_execute", told)
+        run = await read_flow_run(session, run_id)
+        print(run.work_queue.work_pool.name)
+    await engine.dispose()
+
+read_together()
+with temporary_database_config(AioSqliteConfiguration(f"sqlite+aiosqlite:///{sys.argv[1]}")):
+    asyncio.run(read())
+"""
+
+
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     before = pendulum.DateTime.__dict__["instance"]
     monkeypatch.setattr(pendulum.DateTime, "instance", before)  # and back again
     monkeypatch.setattr(configurations, "create_async_engine", None)
+    monkeypatch.setattr(validators, "get_timezones", validators.get_timezones)  # type: ignore[attr-defined]
     read_fast()
 
 
@@ -48,6 +91,19 @@ def test_a_run_is_read_with_what_belongs_to_it() -> None:
         assert f"LEFT OUTER JOIN {table} " in run
     assert "LEFT OUTER JOIN work_queue " in deployment
     assert "LEFT OUTER JOIN block_schema " in block
+
+
+def test_the_pool_of_a_run_is_read_with_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", READ, str(tmp_path / "prefect.db")]
+    asked = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert [line for line in asked.splitlines() if line != "BEGIN"] == ["SELECT", "a pool"]
+
+
+@pytest.mark.usefixtures("fast")
+def test_the_time_zones_of_the_world_are_looked_for_once() -> None:
+    zones = validators.get_timezones()  # type: ignore[attr-defined]
+    assert "Europe/Berlin" in zones
+    assert validators.get_timezones() is zones  # type: ignore[attr-defined]
 
 
 _TIMES = [

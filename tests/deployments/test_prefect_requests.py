@@ -1,15 +1,19 @@
 """What Prefect's server does before and in each request, where `up` starts it."""
 
+import threading
 from collections.abc import AsyncIterator
+from typing import Annotated
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from fastapi.dependencies import utils
 from prefect.server.api.server import create_api_app
+from prefect.server.database import dependencies
 from prefect.settings import PREFECT_SERVER_API_AUTH_STRING, temporary_settings
 from starlette.middleware.base import BaseHTTPMiddleware
 
-from deployments.prefect_requests import LOOKS, LookBefore, middleware
+from deployments.prefect_requests import LOOKS, LookBefore, answer_at_once, middleware
 
 PASSWORD = ("samebits", "a password")
 
@@ -68,3 +72,27 @@ async def test_with_the_password_it_answers_and_to_a_probe_without_it(
 async def test_json_that_an_old_client_does_not_call_so_is_read(client: httpx.AsyncClient) -> None:
     answer = await client.post("/said", content=b'{"so": "it"}', auth=PASSWORD)
     assert answer.json() == {"so": "it"}
+
+
+async def test_what_a_request_is_given_is_not_worked_out_in_a_thread(
+    app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(utils, "run_in_threadpool", utils.run_in_threadpool)  # type: ignore[attr-defined]
+    find = dependencies.provide_database_interface
+    monkeypatch.setattr(dependencies, "provide_database_interface", find)
+
+    def own() -> int:
+        return threading.get_ident()
+
+    @app.get("/thread")
+    async def thread(given: Annotated[int, Depends(own)]) -> bool:
+        return given == own()
+
+    async def at_once() -> bool:
+        return (await client.get("/thread", auth=PASSWORD)).json() is True
+
+    assert not await at_once()
+    answer_at_once()
+    assert await at_once()
+    database = dependencies.provide_database_interface()
+    assert dependencies.provide_database_interface() is database is find()

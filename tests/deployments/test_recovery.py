@@ -8,12 +8,20 @@ import subprocess
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 
-from deployments.recovery import DIED, STOPPED, end_dead, end_run, end_runs, recover
+from deployments.recovery import (
+    DIED,
+    STOPPED,
+    end_dead,
+    end_run,
+    end_runs,
+    recover,
+    worker_of,
+)
 from domain.marks import restarts
 from tests.deployments.runs import FakePrefect
 from tests.waiting import wait_until
@@ -160,6 +168,25 @@ def test_a_run_that_has_gone_on_since_it_was_read_is_not_ended(prefect: Prefect)
     assert prefect.state(run.id).name == "Completed"
 
 
+@pytest.mark.parametrize(
+    ("pid", "label", "worker"),
+    [
+        ("mine@this-host:12", "", "mine"),
+        ("mine@home@this-host:12", "another", "mine@home"),
+        ("this-host:12", "another", "another"),
+        ("a-container", "another", "another"),
+        (None, "another", "another"),
+        (None, "", ""),
+    ],
+)
+def test_the_worker_of_a_run_is_told_by_the_run_or_by_prefects_label(
+    pid: str | None, label: str, worker: str
+) -> None:
+    labels: dict[str, Any] = {"prefect.worker.name": label} if label else {}
+    run = FlowRun(flow_id=uuid4(), infrastructure_pid=pid, labels=labels)
+    assert worker_of(run) == worker
+
+
 def dead_ones_ended(prefect: Prefect) -> None:
     async def act() -> None:
         async with prefect.client() as client:
@@ -168,8 +195,9 @@ def dead_ones_ended(prefect: Prefect) -> None:
     asyncio.run(act())
 
 
-def with_process(prefect: Prefect, run_id: UUID, pid: int, host: str = "") -> UUID:
-    prefect.change(run_id, infrastructure_pid=f"{host or socket.gethostname()}:{pid}")
+def with_process(prefect: Prefect, run_id: UUID, pid: int, host: str = "", by: str = "") -> UUID:
+    place = f"{host or socket.gethostname()}:{pid}"
+    prefect.change(run_id, infrastructure_pid=f"{by}@{place}" if by else place)
     return run_id
 
 
@@ -177,9 +205,11 @@ def with_process(prefect: Prefect, run_id: UUID, pid: int, host: str = "") -> UU
 def test_a_run_whose_process_has_ended_without_a_word_ends(
     prefect: Prefect, kind: StateType
 ) -> None:
-    run_id = with_process(prefect, prefect.taken(MINE, kind, age=timedelta(minutes=2)), 2**22 + 1)
-    dead_ones_ended(prefect)
-    assert prefect.state(run_id).is_final()
+    for worker, by in ((MINE, ""), ("", MINE)):
+        taken = prefect.taken(worker, kind, age=timedelta(minutes=2))
+        run_id = with_process(prefect, taken, 2**22 + 1, by=by)
+        dead_ones_ended(prefect)
+        assert prefect.state(run_id).is_final()
 
 
 def test_a_run_that_has_a_process_or_may_have_one_goes_on(prefect: Prefect) -> None:

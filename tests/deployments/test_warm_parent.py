@@ -124,6 +124,38 @@ async def test_what_the_worker_knows_is_known_to_that_run_only(runs: Runs) -> No
 
 
 @IN_ONE_LOOP
+async def test_a_run_says_who_has_taken_it_and_does_not_ask_what_its_worker_knows(
+    runs: Runs,
+) -> None:
+    url = "http://127.0.0.1:9/api"
+    run = FlowRun(id=uuid4(), flow_id=uuid4(), name="a run")
+    runs.known = {"taken_by": "ours@this-host"} | known(run, None, {}, {})
+    _, found = await runs.run("end", PREFECT_API_URL=url)
+    said = {"flow_version": "1", "infrastructure_pid": f"ours@this-host:{found['pid']}"}
+    of_the_run = "/flow_runs/{id}"
+    assert found["asked"] == [
+        ["PATCH", of_the_run, said],
+        ["GET", of_the_run, None],  # when it is read again
+        ["a run", 1, True],
+        True,
+    ]
+
+
+@IN_ONE_LOOP
+@pytest.mark.parametrize("taken_by", [{}, {"taken_by": "ours@this-host"}])
+async def test_of_a_run_that_was_tried_before_prefect_is_asked_how_it_stands(
+    runs: Runs, taken_by: Known
+) -> None:
+    run = FlowRun(id=uuid4(), flow_id=uuid4(), name="a run", run_count=1)
+    runs.known = taken_by | known(run, None, {}, {})
+    _, found = await runs.run("end")
+    methods = [method for method, *_ in found["asked"][:-1]]
+    assert methods == ["PATCH", "GET", "GET"]
+    written = found["asked"][0][2]
+    assert ("infrastructure_pid" in written) == bool(taken_by)
+
+
+@IN_ONE_LOOP
 async def test_a_run_with_the_workers_settings_does_not_read_them_anew(runs: Runs) -> None:
     with temporary_settings({PREFECT_LOGGING_COLORS: False}):
         given = settings_as_variables()

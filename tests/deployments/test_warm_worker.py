@@ -47,7 +47,7 @@ class House:
         run = next(run for run in self.waiting if run.name == name)
         if not again:
             self.waiting.remove(run)
-        self.worker._at_work.add(run.id)
+        self.worker._at_work[run.id] = "its process"
         self.worker._release_limit_slot(run.id)
 
 
@@ -299,4 +299,23 @@ async def test_what_a_run_is_of_is_read_while_the_run_is_looked_for(house: House
     assert house.worker._woken.is_set()
     async with asyncio.timeout(10):
         await read.wait()
-    await until(lambda: not house.worker._reading)
+    await until(lambda: not house.worker._aside)
+
+
+@pytest.mark.parametrize(("now", "written"), [("a", ["a"]), ("b", []), (None, [])])
+async def test_the_process_of_a_run_that_hangs_before_it_begins_is_written_down(
+    house: House, monkeypatch: pytest.MonkeyPatch, now: str | None, written: list[str]
+) -> None:
+    run, found = uuid4(), list[str]()
+
+    async def update(_: UUID, infrastructure_pid: str) -> None:
+        found.append(infrastructure_pid)
+
+    monkeypatch.setattr(worker_module, "_BEGUN_SECONDS", 0.01)
+    house.worker._update_run = update  # type: ignore[assignment]
+    if now:
+        house.worker._at_work[run] = now
+    await house.worker._note_process(run, "a")
+    assert not found, "nobody waits for it"
+    await until(lambda: not house.worker._aside)
+    assert found == written
