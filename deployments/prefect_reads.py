@@ -28,6 +28,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import joinedload
 
+from deployments.prefect_template import copied_or_kept
+
 _TOGETHER = (
     (tables.FlowRun, "_state"),
     (tables.FlowRun, "work_queue"),
@@ -86,7 +88,8 @@ def _take_utc_as_it_is() -> None:
 
 
 async def create_db(self: PrefectDBInterface) -> None:
-    """As Prefect's, and make the index by which the UI counts."""
-    await _create_db(self)
+    """As Prefect's, but from a copy where it is new; and make the index by which the UI counts."""
+    with copied_or_kept(self.database_config.connection_url):
+        await _create_db(self)
     async with (await self.engine()).begin() as connection:
         await connection.execute(text(_INDEX))

@@ -1,0 +1,63 @@
+"""An empty database of Prefect's, of which each new one of this installation is a copy.
+
+Prefect 3.8 makes an SQLite database by all migrations that there ever were, which takes 10 s. The
+first one that is made is kept as it is before anything is written into it. A copy goes through the
+migrations as every other database does: those that came since are run.
+"""
+
+import os
+import shutil
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import prefect
+from sqlalchemy.engine import make_url
+
+TEMPLATE = Path(sys.prefix) / "samebits" / f"prefect-{prefect.__version__}.db"
+"""In the environment of the installation, with which it goes"""
+
+
+@contextmanager
+def copied_or_kept(url: str, template: Path = TEMPLATE) -> Iterator[None]:
+    """Within, Prefect makes its database, or runs what migrations there are: one that is new begins
+    as a copy, or is kept for later ones. Without the right to write there, nothing is kept.
+    """
+    path = _file(url)
+    if path is None or path.exists():
+        yield
+        return
+    if template.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _whole(path) as making:
+            shutil.copyfile(template, making)
+        yield
+        return
+    yield
+    with suppress(OSError, sqlite3.Error):
+        template.parent.mkdir(exist_ok=True)
+        with _whole(template) as making, closing(sqlite3.connect(path)) as made:
+            made.execute("VACUUM INTO ?", (str(making),))
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Where to write a file that is there only once it is whole, also where the host dies."""
+    making = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        yield making
+        with making.open("rb") as written:
+            os.fsync(written.fileno())
+        making.replace(path)
+    finally:
+        making.unlink(missing_ok=True)
+
+
+def _file(url: str) -> Path | None:
+    """The file of a database; None for one in memory, or on a server."""
+    parts = make_url(url)
+    if parts.get_backend_name() != "sqlite" or parts.database in (None, "", ":memory:"):
+        return None
+    return None if str(parts.database).startswith("file:") else Path(str(parts.database))

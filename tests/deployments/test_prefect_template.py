@@ -1,0 +1,91 @@
+"""A new database of Prefect's begins as a copy of the first one that was made."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from deployments.prefect_template import copied_or_kept
+
+
+@pytest.fixture
+def template(tmp_path: Path) -> Path:
+    return tmp_path / "environment" / "samebits" / "prefect.db"
+
+
+@pytest.fixture(autouse=True)
+def environment(template: Path) -> None:
+    template.parent.parent.mkdir()
+
+
+def url(path: Path) -> str:
+    return f"sqlite+aiosqlite:///{path}"
+
+
+def run(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(statement)
+
+
+def tables(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as database:
+        return [name for (name,) in database.execute("SELECT name FROM sqlite_master")]
+
+
+def test_what_is_made_first_is_what_a_later_one_begins_as(tmp_path: Path, template: Path) -> None:
+    first, second = tmp_path / "first.db", tmp_path / "new" / "second.db"
+    with copied_or_kept(url(first), template):
+        run(first, "CREATE TABLE made (at TEXT)")
+    run(first, "CREATE TABLE later (at TEXT)")
+    with copied_or_kept(url(second), template):
+        assert tables(second) == ["made"]
+        run(second, "CREATE TABLE migrated (at TEXT)")
+    assert tables(template) == ["made"]
+    assert [path.name for path in second.parent.iterdir()] == ["second.db"]
+    assert [path.name for path in template.parent.iterdir()] == ["prefect.db"]
+
+
+def test_a_database_that_is_there_is_neither_replaced_nor_kept(
+    tmp_path: Path, template: Path
+) -> None:
+    old = tmp_path / "old.db"
+    run(old, "CREATE TABLE ours (at TEXT)")
+    with copied_or_kept(url(old), template):
+        run(old, "CREATE TABLE made (at TEXT)")
+    assert not template.exists()
+    template.parent.mkdir()
+    run(template, "CREATE TABLE another (at TEXT)")
+    with copied_or_kept(url(old), template):
+        assert tables(old) == ["ours", "made"]
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        "sqlite+aiosqlite://",
+        "sqlite+aiosqlite:///:memory:",
+        "sqlite+aiosqlite:///file::memory:?cache=shared&uri=true",
+        "postgresql+asyncpg://me:secret@db.example.com/prefect",
+    ],
+)
+def test_one_that_is_no_file_is_let_alone(elsewhere: str, template: Path) -> None:
+    with copied_or_kept(elsewhere, template):
+        pass
+    assert not template.parent.exists()
+
+
+def test_one_whose_making_fails_is_not_kept(tmp_path: Path, template: Path) -> None:
+    path = tmp_path / "prefect.db"
+    with pytest.raises(sqlite3.OperationalError), copied_or_kept(url(path), template):
+        run(path, "CREATE TABLE")
+    assert path.exists()
+    assert not template.exists()
+
+
+def test_where_nothing_can_be_kept_it_is_made_all_the_same(tmp_path: Path, template: Path) -> None:
+    template.parent.write_text("a file in the place of the folder")
+    path = tmp_path / "prefect.db"
+    with copied_or_kept(url(path), template):
+        run(path, "CREATE TABLE made (at TEXT)")
+    assert tables(path) == ["made"]
