@@ -26,7 +26,8 @@ def copied_or_kept(url: str, template: Path = TEMPLATE) -> Iterator[None]:
     as a copy, or is kept for later ones. Without the right to write there, nothing is kept.
     """
     path = _file(url)
-    if path is None or path.exists():
+    # What is left of one that was deleted SQLite would write into a copy.
+    if path is None or path.exists() or Path(f"{path}-wal").exists():
         yield
         return
     if template.exists():

@@ -7,7 +7,6 @@ would else write down: by whom it was taken, and its process, with what it write
 
 import os
 from collections.abc import Mapping
-from functools import partialmethod
 from typing import Any
 from uuid import UUID
 
@@ -59,10 +58,8 @@ def known(
 def remember(given: Known) -> None:
     """In the process of a run: have Prefect's engine take these as read."""
     if "taken_by" in given:  # a worker that was there before this code writes it down itself
-        process = f"{given['taken_by']}:{os.getpid()}"
         for client in (PrefectClient, SyncPrefectClient):
-            update: Any = partialmethod(client.update_flow_run, infrastructure_pid=process)
-            client.update_flow_run = update  # type: ignore[method-assign]
+            _say_with_each_update(client, f"{given['taken_by']}:{os.getpid()}")
     # The worker has asked the same server, which is of the version that it was installed with.
     _cache_api_version_check(_api_version_check_key(str(PREFECT_API_URL.value()), __version__))
     if "run" not in given:
@@ -85,6 +82,17 @@ def remember(given: Known) -> None:
             "object": _KINDS[kind].model_validate(said["object"]),
         }
         RESOURCE_CACHE[f"{kind}.{said['key']}"] = (entry, now("UTC"))  # type: ignore[assignment]
+
+
+def _say_with_each_update(client: Any, process: str) -> None:
+    """What is written on this run says by which process it is at work."""
+    update, own = client.update_flow_run, os.environ.get("PREFECT__FLOW_RUN_ID")
+
+    def update_flow_run(self: Any, flow_run_id: UUID, *words: Any, **what: Any) -> Any:
+        said = {"infrastructure_pid": process} if str(flow_run_id) == own else {}
+        return update(self, flow_run_id, *words, **said | what)
+
+    client.update_flow_run = update_flow_run
 
 
 def _take_as_begun(run: FlowRun) -> None:

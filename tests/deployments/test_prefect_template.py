@@ -60,6 +60,17 @@ def test_a_database_that_is_there_is_neither_replaced_nor_kept(
         assert tables(old) == ["ours", "made"]
 
 
+def test_where_something_is_left_of_a_database_no_copy_is_laid_beside_it(
+    tmp_path: Path, template: Path
+) -> None:
+    template.parent.mkdir()
+    run(template, "CREATE TABLE made (at TEXT)")
+    path = tmp_path / "prefect.db"
+    Path(f"{path}-wal").touch()
+    with copied_or_kept(url(path), template):
+        assert not path.exists()
+
+
 @pytest.mark.parametrize(
     "elsewhere",
     [

@@ -130,7 +130,8 @@ async def test_a_run_says_who_has_taken_it_and_does_not_ask_what_its_worker_know
     url = "http://127.0.0.1:9/api"
     run = FlowRun(id=uuid4(), flow_id=uuid4(), name="a run")
     runs.known = {"taken_by": "ours@this-host"} | known(run, None, {}, {})
-    _, found = await runs.run("end", PREFECT_API_URL=url)
+    own = {"PREFECT__FLOW_RUN_ID": str(run.id)}
+    _, found = await runs.run("end", PREFECT_API_URL=url, **own)
     said = {"flow_version": "1", "infrastructure_pid": f"ours@this-host:{found['pid']}"}
     of_the_run = "/flow_runs/{id}"
     assert found["asked"] == [
@@ -143,16 +144,18 @@ async def test_a_run_says_who_has_taken_it_and_does_not_ask_what_its_worker_know
 
 @IN_ONE_LOOP
 @pytest.mark.parametrize("taken_by", [{}, {"taken_by": "ours@this-host"}])
+@pytest.mark.parametrize("own", [True, False])
 async def test_of_a_run_that_was_tried_before_prefect_is_asked_how_it_stands(
-    runs: Runs, taken_by: Known
+    runs: Runs, taken_by: Known, *, own: bool
 ) -> None:
     run = FlowRun(id=uuid4(), flow_id=uuid4(), name="a run", run_count=1)
     runs.known = taken_by | known(run, None, {}, {})
-    _, found = await runs.run("end")
+    this = {"PREFECT__FLOW_RUN_ID": str(run.id if own else uuid4())}
+    _, found = await runs.run("end", **this)
     methods = [method for method, *_ in found["asked"][:-1]]
     assert methods == ["PATCH", "GET", "GET"]
     written = found["asked"][0][2]
-    assert ("infrastructure_pid" in written) == bool(taken_by)
+    assert ("infrastructure_pid" in written) == bool(taken_by and own)
 
 
 @IN_ONE_LOOP
