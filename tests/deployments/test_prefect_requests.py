@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI
 from fastapi.dependencies import utils
 from prefect.server.api.server import create_api_app
 from prefect.server.database import dependencies
+from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.settings import PREFECT_SERVER_API_AUTH_STRING, temporary_settings
 from starlette.middleware.base import BaseHTTPMiddleware
 
@@ -94,5 +95,6 @@ async def test_what_a_request_is_given_is_not_worked_out_in_a_thread(
     assert not await at_once()
     answer_at_once()
     assert await at_once()
-    database = dependencies.provide_database_interface()
-    assert dependencies.provide_database_interface() is database is find()
+    with dependencies.temporary_database_config(AioSqliteConfiguration("sqlite+aiosqlite://")):
+        database = dependencies.provide_database_interface()
+        assert dependencies.provide_database_interface() is database is find()
