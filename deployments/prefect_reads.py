@@ -15,6 +15,7 @@ Source: https://docs.sqlalchemy.org/en/20/orm/queryguide/relationships.html#join
 """
 
 import sys
+from contextvars import ContextVar
 from functools import cache, partial
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -26,7 +27,7 @@ from prefect.server.database import orm_models as tables
 from prefect.server.models import flow_runs
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import joinedload, selectinload
 
 from deployments.prefect_template import copied_or_kept
 
@@ -43,6 +44,8 @@ _TOGETHER = (
 _INDEX = """CREATE INDEX IF NOT EXISTS samebits_flow_run__state_type_expected_start_time
     ON flow_run (state_type, expected_start_time)"""
 _create_db = PrefectDBInterface.create_db
+_read_flow_runs: Any = flow_runs.read_flow_runs
+_of_a_list = ContextVar("of a list", default=False)
 
 
 def read_together() -> None:
@@ -51,16 +54,28 @@ def read_together() -> None:
         relation: Any = table.__mapper__.get_property(name)
         relation.lazy, relation.strategy_key = "joined", (("lazy", "joined"),)
     flow_runs.selectinload = _Together  # type: ignore[attr-defined, assignment]
+    flow_runs.read_flow_runs = _read_list
 
 
 class _Together:
-    """Stands for `selectinload(…).selectinload(…)`, by which Prefect reads the pool of a run."""
+    """Stands for `selectinload(…).selectinload(…)`, by which Prefect reads the pool of a run.
+
+    In a list the same queue and pool would stand in each line; there they are read once, together.
+    """
 
     def __init__(self, relation: Any) -> None:
-        self._load = joinedload(relation)
+        self._load = (selectinload if _of_a_list.get() else joinedload)(relation)
 
     def selectinload(self, relation: Any) -> Any:
         return self._load.joinedload(relation)
+
+
+async def _read_list(*words: Any, **named: Any) -> Any:
+    token = _of_a_list.set(True)
+    try:
+        return await _read_flow_runs(*words, **named)
+    finally:
+        _of_a_list.reset(token)
 
 
 def read_fast() -> None:

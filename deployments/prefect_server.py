@@ -47,6 +47,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 from deployments.prefect_reads import create_db, read_fast, read_together
 from deployments.prefect_requests import answer_at_once, middleware
+from deployments.prefect_responses import tell_of_ended_runs_once
 
 _begin = AioSqliteConfiguration.begin_transaction
 _VALIDATOR = validation._VALIDATOR  # noqa: SLF001 - it has no other place
@@ -122,6 +123,7 @@ if __name__ == "__main__":
     FastAPI.middleware = middleware  # type: ignore[method-assign, assignment]
     PrefectDBInterface.create_db = create_db  # type: ignore[method-assign]
     answer_at_once()
+    tell_of_ended_runs_once()
     read_fast()
     if get_dialect(PREFECT_API_DATABASE_CONNECTION_URL.value()).name == "sqlite":
         read_together()

@@ -32,13 +32,13 @@ for table in (FlowRun, Deployment, BlockDocument):
 """
 
 
-# One run, read as each change of its state does; told are the statements that ask for it.
+# A run is read as each change of its state does, and two as for a list; told are the statements.
 READ = """
 import asyncio, sys
 from prefect.server.database import orm_models as tables, provide_database_interface
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.server.database.dependencies import temporary_database_config
-from prefect.server.models.flow_runs import read_flow_run
+from prefect.server.models import flow_runs
 from sqlalchemy import event
 from sqlalchemy.schema import CreateTable
 from deployments.prefect_reads import read_together
@@ -56,15 +56,19 @@ async def read():
         queue = tables.WorkQueue(name="a queue", work_pool_id=pool.id, priority=1)
         session.add(queue)
         await session.flush()
-        run = tables.FlowRun(flow_id=flow.id, work_queue_id=queue.id, labels={})
-        session.add(run)
+        for name in "ab":
+            run = tables.FlowRun(name=name, flow_id=flow.id, work_queue_id=queue.id, labels={})
+            session.add(run)
         await session.flush()
         run_id = run.id
     async with await provide_database_interface().session() as session:
         told = lambda _, __, statement, *more: print(statement.split()[0])
         event.listen(engine.sync_engine, "before_cursor_execute", told)
-        run = await read_flow_run(session, run_id)
+        run = await flow_runs.read_flow_run(session, run_id)
         print(run.work_queue.work_pool.name)
+    async with await provide_database_interface().session() as session:
+        for run in await flow_runs.read_flow_runs(session):
+            print(run.work_queue.work_pool.name)
     await engine.dispose()
 
 read_together()
@@ -93,10 +97,11 @@ def test_a_run_is_read_with_what_belongs_to_it() -> None:
     assert "LEFT OUTER JOIN block_schema " in block
 
 
-def test_the_pool_of_a_run_is_read_with_it(tmp_path: Path) -> None:
+def test_the_pool_of_a_run_is_read_with_it_and_that_of_a_list_once(tmp_path: Path) -> None:
     command = [sys.executable, "-c", READ, str(tmp_path / "prefect.db")]
     asked = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert [line for line in asked.splitlines() if line != "BEGIN"] == ["SELECT", "a pool"]
+    told = [line for line in asked.splitlines() if line != "BEGIN"]
+    assert told == ["SELECT", "a pool", "SELECT", "SELECT", "a pool", "a pool"]
 
 
 @pytest.mark.usefixtures("fast")
