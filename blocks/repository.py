@@ -221,7 +221,7 @@ class GitHubRepository(Block):
     @contextmanager
     def _mirror(self, name: str) -> Iterator[git.Repo]:
         """The bare mirror of this repository, locked: fetches of one mirror take turns."""
-        path = mirrors_home() / f"{checked_name(name)}.git"
+        path = _path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
             FileLock(f"{path}.lock"),
@@ -232,9 +232,21 @@ class GitHubRepository(Block):
             yield mirror
 
     def pack(self, name: str) -> None:
-        """Have git pack the mirror, where many fetches have left much in it that lies loose."""
-        with self._mirror(name) as mirror, _git_faults(self.public_url):
-            mirror.git.execute([*_PACK, "gc", "--auto", "--quiet"])
+        """Have git pack the mirror, if there is one, where many fetches have left much in it that
+        lies loose. Raises DiskFull where it cannot.
+        """
+        if not _path(name).exists():
+            return
+        with self._mirror(name) as mirror:
+            try:
+                mirror.git.execute([*_PACK, "gc", "--auto", "--quiet"])
+            except git.GitCommandError as error:
+                raise DiskFull(
+                    f"The mirror of {self.public_url} cannot be packed.",
+                    why=one_line(str(error.stderr), 300),
+                    hint="Free space; or remove its folder under `mirrors` in the data folder, and "
+                    "the next run fetches it anew.",
+                ) from None
 
     def _fetch(self, mirror: git.Repo, branch: str = "") -> None:
         """Fetch all branches; or one, with those whose names begin with its own, as git looks at
@@ -281,6 +293,10 @@ def _can_be_built(url: str, branch: str) -> bool:
         log.warning("a branch of %s is left out: %s", url, error)
         return False
     return True
+
+
+def _path(name: str) -> Path:
+    return mirrors_home() / f"{checked_name(name)}.git"
 
 
 def _made(path: Path) -> git.Repo:

@@ -5,12 +5,13 @@ first one that is made is kept as it is before anything is written into it. A co
 migrations as every other database does: those that came since are run.
 """
 
+import logging
 import os
 import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import prefect
@@ -18,12 +19,14 @@ from sqlalchemy.engine import make_url
 
 TEMPLATE = Path(sys.prefix) / "samebits" / f"prefect-{prefect.__version__}.db"
 """In the environment of the installation, with which it goes"""
+log = logging.getLogger("samebits.template")
 
 
 @contextmanager
 def copied_or_kept(url: str, template: Path = TEMPLATE) -> Iterator[None]:
     """Within, Prefect makes its database, or runs what migrations there are: one that is new begins
-    as a copy, or is kept for later ones. Without the right to write there, nothing is kept.
+    as a copy, or is kept for later ones. What of this cannot be done is left, and logged: then it
+    takes the time of all migrations.
     """
     path = _file(url)
     # What is left of one that was deleted SQLite would write into a copy.
@@ -31,16 +34,25 @@ def copied_or_kept(url: str, template: Path = TEMPLATE) -> Iterator[None]:
         yield
         return
     if template.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _whole(path) as making:
-            shutil.copyfile(template, making)
-        yield
-        return
+        with _tried("copied"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _whole(path) as making:
+                shutil.copyfile(template, making)
+    copied = path.exists()
     yield
-    with suppress(OSError, sqlite3.Error):
-        template.parent.mkdir(exist_ok=True)
-        with _whole(template) as making, closing(sqlite3.connect(path)) as made:
-            made.execute("VACUUM INTO ?", (str(making),))
+    if not copied:
+        with _tried("kept"):
+            template.parent.mkdir(exist_ok=True)
+            with _whole(template) as making, closing(sqlite3.connect(path)) as made:
+                made.execute("VACUUM INTO ?", (str(making),))
+
+
+@contextmanager
+def _tried(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        log.warning("the empty database was not %s: %s", what, error)
 
 
 @contextmanager

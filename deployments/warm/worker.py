@@ -119,8 +119,8 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
 
     def _done(self, task: "asyncio.Task[Any]") -> None:
         self._aside.discard(task)
-        if not task.cancelled():
-            task.exception()
+        if not task.cancelled() and (error := task.exception()):
+            log.warning("not done aside: %s", one_line(f"{type(error).__name__}: {error}"))
 
     async def _look_when_woken(self) -> None:
         while True:
@@ -227,7 +227,7 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
                     configuration.env | await self._entrypoint(flow_run),
                     Path(folder),
                     context.control_channel,
-                    await self._known(flow_run),
+                    {"taken_by": self._here()} | await self._known(flow_run),
                 )
                 executor = context.create_executor(
                     flow_run,
@@ -280,9 +280,9 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
         self._do_aside(note())
 
     async def _known(self, flow_run: FlowRun) -> Known:
-        """What this worker knows of a run; more of one that comes by a deployment and a queue."""
+        """What this worker knows of a run that comes by a deployment and a queue."""
         if not flow_run.deployment_id or not flow_run.work_queue_id:
-            return {"taken_by": self._here()}
+            return {}
         storage, flow, deployment, queue = await asyncio.gather(
             self._read_storage(self.client),
             self.client.read_flow(flow_run.flow_id),
@@ -302,8 +302,7 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
             "work-pool": self.work_pool.name,
         }
         run = flow_run.model_copy(update={"state": Pending()})
-        storage_id = storage.default_result_storage_block_id
-        return {"taken_by": self._here()} | known(run, storage_id, related, keys)
+        return known(run, storage.default_result_storage_block_id, related, keys)
 
     async def _warm(self) -> Parent:
         """A parent that has loaded the code as it is installed now."""

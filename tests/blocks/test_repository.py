@@ -3,6 +3,7 @@
 import io
 import socket
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import git
@@ -19,6 +20,7 @@ from domain.errors import (
     BadInput,
     CommitNotFound,
     CommitNotOnBranch,
+    DiskFull,
     RepositoryRefused,
     RepositoryUnreachable,
 )
@@ -26,6 +28,14 @@ from domain.order import Standing
 from tests.conftest import Origin
 
 SECRET = SecretStr("a long secret")
+
+
+@pytest.fixture
+def silent() -> Iterator[GitHubRepository]:
+    """A repository on a server that takes connections, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"https://127.0.0.1:{server.getsockname()[1]}/a/b.git"
+        yield GitHubRepository(url=url, webhook_secret=SECRET)
 
 
 def test_a_commit_is_found_with_its_tree_author_and_own_time(origin: Origin) -> None:
@@ -75,21 +85,18 @@ def test_what_was_fetched_a_moment_ago_is_looked_up_without_asking_git_again(
 
 
 def test_a_server_that_hung_a_moment_ago_is_not_waited_for_a_second_time(
-    monkeypatch: pytest.MonkeyPatch,
+    silent: GitHubRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repository_module, "_TIMEOUT_SECONDS", 0.5)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"https://127.0.0.1:{silent.getsockname()[1]}/a.git"
-        block = GitHubRepository(url=url, webhook_secret=SECRET)
-        with pytest.raises(RepositoryUnreachable) as first:
-            block.fetch("hung", "master")
-        commit = Commit(repository="hung", branch="master")
-        with pytest.raises(RepositoryUnreachable) as told:
-            block.find(commit)
-        assert told.value is first.value
-        with pytest.raises(RepositoryUnreachable) as anew:  # the step's next try asks
-            block.find(commit)
-        assert anew.value is not first.value
+    with pytest.raises(RepositoryUnreachable) as first:
+        silent.fetch("hung", "master")
+    commit = Commit(repository="hung", branch="master")
+    with pytest.raises(RepositoryUnreachable) as told:
+        silent.find(commit)
+    assert told.value is first.value
+    with pytest.raises(RepositoryUnreachable) as anew:  # the step's next try asks
+        silent.find(commit)
+    assert anew.value is not first.value
 
 
 def test_a_push_that_the_git_server_did_not_show_yet_a_moment_ago_is_found(origin: Origin) -> None:
@@ -136,6 +143,22 @@ def test_a_mirror_is_packed_once_much_lies_loose_in_it(origin: Origin) -> None:
     origin.block.pack("hello")
     assert list(packs.glob("*.pack"))
     assert origin.block.find(commit).commit.sha == sha
+
+
+def test_a_mirror_that_is_not_there_is_not_made_to_be_packed(origin: Origin) -> None:
+    origin.block.pack("hello")
+    assert not (mirrors_home() / "hello.git").exists()
+
+
+def test_a_mirror_that_is_broken_says_so_where_it_is_packed(origin: Origin) -> None:
+    sha = origin.push({"a": "1"})
+    origin.block.find(Commit(repository="hello", branch="master"))
+    mirror = git.Repo(mirrors_home() / "hello.git")
+    for number in range(2000):
+        mirror.odb.store(IStream("blob", 4, io.BytesIO(b"%4d" % number)))
+    Path(mirror.git_dir, "objects", sha[:2], sha[2:]).unlink()
+    with pytest.raises(DiskFull, match=r"cannot be packed.*mirrors"):
+        origin.block.pack("hello")
 
 
 def test_a_commit_that_never_was_is_a_clear_message(origin: Origin) -> None:
@@ -328,13 +351,11 @@ def test_a_branch_whose_name_cannot_be_built_is_left_out_and_logged_once(
 
 
 def test_a_git_server_that_hangs_is_not_waited_for_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
+    silent: GitHubRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repository_module, "_LOOK_SECONDS", 1)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        url = f"https://127.0.0.1:{server.getsockname()[1]}/a/b.git"
-        with pytest.raises(RepositoryUnreachable, match="does not answer"):
-            GitHubRepository(url=url, webhook_secret=SECRET).heads()
+    with pytest.raises(RepositoryUnreachable, match="does not answer"):
+        silent.heads()
 
 
 def test_the_heads_of_several_branches_are_looked_up_with_one_fetch(origin: Origin) -> None:

@@ -94,9 +94,16 @@ def test_one_whose_making_fails_is_not_kept(tmp_path: Path, template: Path) -> N
     assert not template.exists()
 
 
-def test_where_nothing_can_be_kept_it_is_made_all_the_same(tmp_path: Path, template: Path) -> None:
-    template.parent.write_text("a file in the place of the folder")
+@pytest.mark.parametrize("what", ["copied", "kept"])
+def test_where_it_cannot_be_copied_or_kept_it_is_made_all_the_same_and_the_log_says_so(
+    tmp_path: Path, template: Path, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    if what == "copied":
+        template.mkdir(parents=True)
+    else:
+        template.parent.write_text("a file in the place of the folder")
     path = tmp_path / "prefect.db"
     with copied_or_kept(url(path), template):
         run(path, "CREATE TABLE made (at TEXT)")
     assert tables(path) == ["made"]
+    assert f"was not {what}" in caplog.text
