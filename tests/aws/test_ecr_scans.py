@@ -75,7 +75,8 @@ def once_looked_at(account: Account, image: PublishedImage, **counts: int) -> It
     """The scan is complete as soon as the room has seen some times that it is not."""
 
     def complete() -> None:
-        wait_until(lambda: looks(account) >= 3, 20)
+        # A look counts from its question on: once the fourth is asked, three were answered.
+        wait_until(lambda: looks(account) >= 4, 20)
         found(account, image, **counts)
 
     thread = threading.Thread(target=complete)

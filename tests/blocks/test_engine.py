@@ -3,6 +3,7 @@
 import io
 import socket
 import tarfile
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -179,25 +180,49 @@ def test_code_under_test_gets_no_secret_no_socket_and_no_capability(
     assert "NoNewPrivs:\t1" in text
 
 
-def test_code_under_test_reaches_neither_the_registry_nor_other_containers_nor_the_host(
-    engine: Engine, running_registry: RunningRegistry
-) -> None:
-    address = engine.address(running_registry.container)
+def made_networks(docker_host: DockerHost, since: float) -> list[Any]:
+    """The engine's networks that came or went since a time, in seconds since 1970."""
+    with docker_host.get_client() as client:
+        events = client.events(
+            since=since, until=time.time(), filters={"type": "network"}, decode=True
+        )
+        return [event for event in events if event["Action"] in {"create", "destroy"}]
+
+
+def reached(engine: Engine, address: str) -> list[str]:
+    """What code under test reaches: a registry's address, and a port of the host's loopback."""
     told: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as on_host:
         port = on_host.getsockname()[1]
         gateway = "$(ip route | awk '/default/ {print $3}')"
         tries = [
-            f"nc -w 2 {address} 5000 </dev/null && echo reached-registry",
-            f"nc -w 2 127.0.0.1 {port} </dev/null && echo reached-loopback",
-            f"nc -w 2 {gateway} {port} </dev/null && echo reached-host",
-            "echo tried",
+            f"nc -w 2 {address} 5000 </dev/null && echo reached-registry & ",
+            f"nc -w 2 127.0.0.1 {port} </dev/null && echo reached-loopback & ",
+            f"nc -w 2 {gateway} {port} </dev/null && echo reached-host & ",
+            "wait; echo tried",
         ]
         engine.run(
-            engine.image_id(BASE) or "", ["sh", "-c", "; ".join(tries)], LIMITS, LABELS, told.append
+            engine.image_id(BASE) or "", ["sh", "-c", "".join(tries)], LIMITS, LABELS, told.append
         )
     assert "tried" in told
-    assert not [line for line in told if line.startswith("reached")]
+    return [line for line in told if line.startswith("reached")]
+
+
+def test_code_under_test_reaches_neither_the_registry_nor_other_containers_nor_the_host(
+    engine: Engine, docker_host: DockerHost, running_registry: RunningRegistry
+) -> None:
+    address = engine.address(running_registry.container)
+    engine.sandbox_network()
+    # Docker 20.10 takes its isolation away for some milliseconds when any network is made, as tests
+    # beside this one do; docs/architecture.md, Security.
+    for _ in range(10):
+        since = time.time()
+        found = reached(engine, address)
+        if not made_networks(docker_host, since):
+            break
+    else:
+        raise AssertionError("networks were made all the time")
+    assert not found
 
 
 def test_a_file_that_the_tests_left_is_read_and_one_that_is_missing_is_none(engine: Engine) -> None:
