@@ -1,7 +1,8 @@
 """What Prefect's server needs in order to read from its database, for a run or for the UI's lists.
 
 A run has a state, a queue and a pool, and Prefect asks its database for each of these by itself.
-SQLite gives them in the same question. PostgreSQL cannot lock a row that is read in this way.
+SQLite gives them in the same question. PostgreSQL cannot lock a row that is read in this way, so
+there only lists are, of which no row is locked.
 
 The UI counts the runs of a day by their state, for each open page every few seconds. For that
 Prefect 3.8 has an index by state and one by time; with the first, which SQLite takes, all runs of
@@ -27,7 +28,7 @@ from prefect.server.database import orm_models as tables
 from prefect.server.models import flow_runs
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.orm import joinedload, selectinload
+from sqlalchemy.orm import Load, joinedload, selectinload
 
 from deployments.prefect_template import copied_or_kept
 
@@ -48,26 +49,43 @@ _read_flow_runs: Any = flow_runs.read_flow_runs
 _of_a_list = ContextVar("of a list", default=False)
 
 
-def read_together() -> None:
-    """Have what belongs to a run, a deployment or a block read with it; before the first is."""
-    for table, name in _TOGETHER:
-        relation: Any = table.__mapper__.get_property(name)
-        relation.lazy, relation.strategy_key = "joined", (("lazy", "joined"),)
-    flow_runs.selectinload = _Together  # type: ignore[attr-defined, assignment]
+def read_lists_together() -> None:
+    """Have the state of each run of a list read with it; before the first list is."""
+    flow_runs.selectinload = _InList  # type: ignore[attr-defined, assignment]
     flow_runs.read_flow_runs = _read_list
 
 
-class _Together:
+def read_together() -> None:
+    """Have what belongs to any run, deployment or block read with it; before the first is."""
+    read_lists_together()
+    flow_runs.selectinload = _Together  # type: ignore[attr-defined, assignment]
+    for table, name in _TOGETHER:
+        relation: Any = table.__mapper__.get_property(name)
+        relation.lazy, relation.strategy_key = "joined", (("lazy", "joined"),)
+
+
+class _InList:
     """Stands for `selectinload(…).selectinload(…)`, by which Prefect reads the pool of a run.
 
     In a list the same queue and pool would stand in each line; there they are read once, together.
     """
 
+    alone = staticmethod(selectinload)
+
     def __init__(self, relation: Any) -> None:
-        self._load = (selectinload if _of_a_list.get() else joinedload)(relation)
+        self._relation = relation
 
     def selectinload(self, relation: Any) -> Any:
-        return self._load.joinedload(relation)
+        if not _of_a_list.get():
+            return self.alone(self._relation).options(self.alone(relation))
+        pool = selectinload(self._relation).joinedload(relation)
+        return Load(tables.FlowRun).options(joinedload(tables.FlowRun._state), pool)  # noqa: SLF001 - it has no other name
+
+
+class _Together(_InList):
+    """The same, and a single run is read with its queue and pool in one question."""
+
+    alone = staticmethod(joinedload)
 
 
 async def _read_list(*words: Any, **named: Any) -> Any:

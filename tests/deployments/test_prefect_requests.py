@@ -1,5 +1,6 @@
 """What Prefect's server does before and in each request, where `up` starts it."""
 
+import gzip
 import threading
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -8,13 +9,19 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI
 from fastapi.dependencies import utils
-from prefect.server.api.server import create_api_app
+from prefect.server.api import server
 from prefect.server.database import dependencies
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.settings import PREFECT_SERVER_API_AUTH_STRING, temporary_settings
 from starlette.middleware.base import BaseHTTPMiddleware
 
-from deployments.prefect_requests import LOOKS, LookBefore, answer_at_once, middleware
+from deployments.prefect_requests import (
+    LOOKS,
+    LookBefore,
+    answer_at_once,
+    compress_quickly,
+    middleware,
+)
 
 PASSWORD = ("samebits", "a password")
 
@@ -23,8 +30,10 @@ PASSWORD = ("samebits", "a password")
 def app(monkeypatch: pytest.MonkeyPatch) -> FastAPI:
     """Prefect's API, with a password, and something to ask it for that needs no database."""
     monkeypatch.setattr(FastAPI, "middleware", middleware)
+    monkeypatch.setattr(server, "GZipMiddleware", server.GZipMiddleware)  # and back again
+    compress_quickly()
     with temporary_settings({PREFECT_SERVER_API_AUTH_STRING: ":".join(PASSWORD)}):
-        app = create_api_app(ignore_cache=True)
+        app = server.create_api_app(ignore_cache=True)
 
     @app.post("/said")
     async def said(said: dict[str, str]) -> dict[str, str]:
@@ -73,6 +82,15 @@ async def test_with_the_password_it_answers_and_to_a_probe_without_it(
 async def test_json_that_an_old_client_does_not_call_so_is_read(client: httpx.AsyncClient) -> None:
     answer = await client.post("/said", content=b'{"so": "it"}', auth=PASSWORD)
     assert answer.json() == {"so": "it"}
+
+
+async def test_a_long_answer_is_compressed_quickly(client: httpx.AsyncClient) -> None:
+    said = {str(number): "a long answer " * 5 for number in range(1000)}
+    answer = await client.post("/said", json=said, auth=PASSWORD)
+    assert answer.json() == said
+    assert answer.headers["Content-Encoding"] == "gzip"
+    compressed = gzip.compress(answer.content, compresslevel=9)
+    assert len(compressed) < int(answer.headers["Content-Length"]) < len(answer.content) / 5
 
 
 async def test_what_a_request_is_given_is_not_worked_out_in_a_thread(
