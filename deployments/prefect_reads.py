@@ -1,8 +1,7 @@
-"""What Prefect's server needs in order to read from its database, for a run or for the UI's lists.
+"""What Prefect's server needs in order to read from its database, whatever is read.
 
 A run has a state, a queue and a pool, and Prefect asks its database for each of these by itself.
-SQLite gives them in the same question. PostgreSQL cannot lock a row that is read in this way, so
-there only lists are, of which no row is locked.
+SQLite gives them in the same question. PostgreSQL cannot lock a row that is read in this way.
 
 The UI counts the runs of a day by their state, for each open page every few seconds. For that
 Prefect 3.8 has an index by state and one by time; with the first, which SQLite takes, all runs of
@@ -16,7 +15,6 @@ Source: https://docs.sqlalchemy.org/en/20/orm/queryguide/relationships.html#join
 """
 
 import sys
-from contextvars import ContextVar
 from functools import cache, partial
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -28,8 +26,9 @@ from prefect.server.database import orm_models as tables
 from prefect.server.models import flow_runs
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.orm import Load, joinedload, selectinload
+from sqlalchemy.orm import joinedload
 
+from deployments.prefect_lists import InList, read_lists_together
 from deployments.prefect_template import copied_or_kept
 
 _TOGETHER = (
@@ -45,14 +44,6 @@ _TOGETHER = (
 _INDEX = """CREATE INDEX IF NOT EXISTS samebits_flow_run__state_type_expected_start_time
     ON flow_run (state_type, expected_start_time)"""
 _create_db = PrefectDBInterface.create_db
-_read_flow_runs: Any = flow_runs.read_flow_runs
-_of_a_list = ContextVar("of a list", default=False)
-
-
-def read_lists_together() -> None:
-    """Have the state of each run of a list read with it; before the first list is."""
-    flow_runs.selectinload = _InList  # type: ignore[attr-defined, assignment]
-    flow_runs.read_flow_runs = _read_list
 
 
 def read_together() -> None:
@@ -64,36 +55,10 @@ def read_together() -> None:
         relation.lazy, relation.strategy_key = "joined", (("lazy", "joined"),)
 
 
-class _InList:
-    """Stands for `selectinload(…).selectinload(…)`, by which Prefect reads the pool of a run.
-
-    In a list the same queue and pool would stand in each line; there they are read once, together.
-    """
-
-    alone = staticmethod(selectinload)
-
-    def __init__(self, relation: Any) -> None:
-        self._relation = relation
-
-    def selectinload(self, relation: Any) -> Any:
-        if not _of_a_list.get():
-            return self.alone(self._relation).options(self.alone(relation))
-        pool = selectinload(self._relation).joinedload(relation)
-        return Load(tables.FlowRun).options(joinedload(tables.FlowRun._state), pool)  # noqa: SLF001 - it has no other name
-
-
-class _Together(_InList):
-    """The same, and a single run is read with its queue and pool in one question."""
+class _Together(InList):
+    """The same as in a list, and a single run is read with its queue and pool in one question."""
 
     alone = staticmethod(joinedload)
-
-
-async def _read_list(*words: Any, **named: Any) -> Any:
-    token = _of_a_list.set(True)
-    try:
-        return await _read_flow_runs(*words, **named)
-    finally:
-        _of_a_list.reset(token)
 
 
 def read_fast() -> None:

@@ -18,6 +18,14 @@ _MOST = 400
 _SETTLED_SECONDS = 2.0
 """Longer than what `updated` cannot tell apart, which is a millisecond on SQLite"""
 _validate = FlowRunResponse.model_validate.__func__  # type: ignore[attr-defined]
+MAY_CHANGE = (
+    tables.FlowRun.id,
+    tables.FlowRun.state_type,
+    tables.FlowRun.updated,
+    tables.FlowRun.state_id,
+    tables.FlowRun.work_queue_id,
+)
+"""The columns that tell whether a run has ended, and is as it was; beside its queue and pool"""
 _kept: dict[Any, tuple[Any, "Ended"]] = {}
 """By the run's ID, with what of it may change; the one that was asked for last stands last"""
 
@@ -41,16 +49,26 @@ def tell_of_ended_runs_once() -> None:
     FlowRunResponse.model_validate = classmethod(_tell)  # type: ignore[method-assign, assignment, arg-type]
 
 
+def kept(run: tables.FlowRun) -> Ended | None:
+    """What was told of a run that has not changed since; only `MAY_CHANGE` is looked at."""
+    seen, told = _kept.pop(run.id, (None, None))
+    if told is None or not _stays(run) or seen != _may_change(run):
+        return None
+    _kept[run.id] = seen, told
+    return told
+
+
 def _tell(
     cls: type[FlowRunResponse], obj: Any, *, from_attributes: bool | None = None, **how: Any
 ) -> FlowRunResponse:
+    if isinstance(obj, Ended):
+        return obj
     if cls is not FlowRunResponse or not from_attributes or not _stays(obj):
         return _validate(cls, obj, from_attributes=from_attributes, **how)  # type: ignore[no-any-return]
-    seen, told = _kept.pop(obj.id, (None, None))
-    may_change = _may_change(obj)
-    if told is None or seen != may_change:
+    told = kept(obj)
+    if told is None:
         told = _validate(Ended, obj, from_attributes=True, **how)
-    _kept[obj.id] = may_change, told
+        _kept[obj.id] = _may_change(obj), told
     while len(_kept) > _MOST:
         del _kept[next(iter(_kept))]
     return told

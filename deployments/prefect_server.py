@@ -45,7 +45,8 @@ from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 from prefect.utilities.schema_tools import validation
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
-from deployments.prefect_reads import create_db, read_fast, read_lists_together, read_together
+from deployments.prefect_lists import read_lists_together
+from deployments.prefect_reads import create_db, read_fast, read_together
 from deployments.prefect_requests import answer_at_once, compress_quickly, middleware
 from deployments.prefect_responses import tell_of_ended_runs_once
 
