@@ -38,13 +38,28 @@ def copied_or_kept(url: str, template: Path = TEMPLATE) -> Iterator[None]:
             path.parent.mkdir(parents=True, exist_ok=True)
             with _whole(path) as making:
                 shutil.copyfile(template, making)
-    copied = path.exists()
+    if path.exists():
+        with _not_again(path, template):
+            yield
+        return
     yield
-    if not copied:
-        with _tried("kept"):
-            template.parent.mkdir(exist_ok=True)
-            with _whole(template) as making, closing(sqlite3.connect(path)) as made:
-                made.execute("VACUUM INTO ?", (str(making),))
+    with _tried("kept"):
+        template.parent.mkdir(exist_ok=True)
+        with _whole(template) as making, closing(sqlite3.connect(path)) as made:
+            made.execute("SELECT version_num FROM alembic_version")  # else it is none of Prefect's
+            made.execute("VACUUM INTO ?", (str(making),))
+
+
+@contextmanager
+def _not_again(path: Path, template: Path) -> Iterator[None]:
+    """A copy that Prefect cannot take is removed, and what it was copied from."""
+    try:
+        yield
+    except Exception:
+        for useless in (template, path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+            useless.unlink(missing_ok=True)
+        log.warning("a copy of %s could not be used: the next start makes it anew", template)
+        raise
 
 
 @contextmanager

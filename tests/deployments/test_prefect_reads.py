@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -168,6 +169,8 @@ async def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[P
             await connection.run_sync(create, checkfirst=True)
 
     monkeypatch.setattr(prefect_reads, "_create_db", migrate)
+    template = partial(prefect_reads.copied_or_kept, template=tmp_path / "template.db")
+    monkeypatch.setattr(prefect_reads, "copied_or_kept", template)
     url = f"sqlite+aiosqlite:///{tmp_path}/prefect.db"
     with temporary_database_config(AioSqliteConfiguration(url)):
         yield provide_database_interface()

@@ -8,6 +8,8 @@ import pytest
 
 from deployments.prefect_template import copied_or_kept
 
+MADE = "CREATE TABLE alembic_version (version_num TEXT)"
+
 
 @pytest.fixture
 def template(tmp_path: Path) -> Path:
@@ -36,12 +38,12 @@ def tables(path: Path) -> list[str]:
 def test_what_is_made_first_is_what_a_later_one_begins_as(tmp_path: Path, template: Path) -> None:
     first, second = tmp_path / "first.db", tmp_path / "new" / "second.db"
     with copied_or_kept(url(first), template):
-        run(first, "CREATE TABLE made (at TEXT)")
+        run(first, MADE)
     run(first, "CREATE TABLE later (at TEXT)")
     with copied_or_kept(url(second), template):
-        assert tables(second) == ["made"]
+        assert tables(second) == ["alembic_version"]
         run(second, "CREATE TABLE migrated (at TEXT)")
-    assert tables(template) == ["made"]
+    assert tables(template) == ["alembic_version"]
     assert [path.name for path in second.parent.iterdir()] == ["second.db"]
     assert [path.name for path in template.parent.iterdir()] == ["prefect.db"]
 
@@ -52,19 +54,19 @@ def test_a_database_that_is_there_is_neither_replaced_nor_kept(
     old = tmp_path / "old.db"
     run(old, "CREATE TABLE ours (at TEXT)")
     with copied_or_kept(url(old), template):
-        run(old, "CREATE TABLE made (at TEXT)")
+        run(old, MADE)
     assert not template.exists()
     template.parent.mkdir()
     run(template, "CREATE TABLE another (at TEXT)")
     with copied_or_kept(url(old), template):
-        assert tables(old) == ["ours", "made"]
+        assert tables(old) == ["ours", "alembic_version"]
 
 
 def test_where_something_is_left_of_a_database_no_copy_is_laid_beside_it(
     tmp_path: Path, template: Path
 ) -> None:
     template.parent.mkdir()
-    run(template, "CREATE TABLE made (at TEXT)")
+    run(template, MADE)
     path = tmp_path / "prefect.db"
     Path(f"{path}-wal").touch()
     with copied_or_kept(url(path), template):
@@ -104,6 +106,31 @@ def test_where_it_cannot_be_copied_or_kept_it_is_made_all_the_same_and_the_log_s
         template.parent.write_text("a file in the place of the folder")
     path = tmp_path / "prefect.db"
     with copied_or_kept(url(path), template):
-        run(path, "CREATE TABLE made (at TEXT)")
-    assert tables(path) == ["made"]
+        run(path, MADE)
+    assert tables(path) == ["alembic_version"]
     assert f"was not {what}" in caplog.text
+
+
+def test_what_is_no_database_of_prefects_is_not_kept(
+    tmp_path: Path, template: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "prefect.db"
+    with copied_or_kept(url(path), template):
+        run(path, "CREATE TABLE half (at TEXT)")
+    assert not template.exists()
+    assert "the empty database was not kept: no such table: alembic_version" in caplog.text
+    assert tables(path) == ["half"]
+
+
+def test_a_copy_that_cannot_be_migrated_is_none_the_next_time(
+    tmp_path: Path, template: Path
+) -> None:
+    template.parent.mkdir()
+    run(template, "CREATE TABLE half (at TEXT)")
+    path = tmp_path / "prefect.db"
+    with pytest.raises(sqlite3.OperationalError), copied_or_kept(url(path), template):
+        run(path, "CREATE TABLE half (at TEXT)")
+    assert not path.exists()
+    with copied_or_kept(url(path), template):
+        run(path, MADE)
+    assert tables(template) == ["alembic_version"]
