@@ -42,8 +42,17 @@ class Turn:
 
     owner: str
     """ID of the run"""
-    admit: Callable[[Serving | None], None]
-    """Returns if the image may take the place of what serves now; raises Superseded"""
+    may_replace: Callable[[Serving | None], None]
+    begun: Callable[[], None] = lambda: None
+    """Returns once it is written on the run that it deploys; raises Superseded or RunEnded"""
+
+    def admit(self, serving: Serving | None) -> None:
+        """Return if the run deploys, and the image may take the place of what serves now.
+
+        Raises Superseded or RunEnded. Before it has returned, nothing that serves may be changed.
+        """
+        self.begun()
+        self.may_replace(serving)
 
 
 class Stack(ABC):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from blocks.docker_stack import DockerStack
 
 _POLL_SECONDS, _LOOK_SECONDS = 0.05, 0.3
+_SOON_SECONDS, _LATE_SECONDS = 0.02, 0.1
+"""How long nobody asks whether a version is healthy: at first, and after two seconds"""
 SLOT = "samebits.slot"
 """Label of a version: the slot of the traffic switch that it runs in"""
 _SETTINGS, _RUN, _TURN = "samebits.settings", "samebits.run", "samebits.turn"
@@ -209,7 +211,8 @@ class StackHost:
     def wait_for_health(self, switch: Turned, slot: str, new: Container, log: Log) -> None:
         """Return when the version answers; raises DeployFailed when it ends or takes too long."""
         switch.check(slot)
-        deadline = time.monotonic() + self.stack.health_timeout_seconds
+        began = time.monotonic()
+        deadline = began + self.stack.health_timeout_seconds
         said, look_at = "", 0.0
         while True:
             if time.monotonic() >= look_at:
@@ -232,7 +235,8 @@ class StackHost:
                     f"After {self.stack.health_timeout_seconds:g} s "
                     f"{self.stack.health_path} still says: {answer}.",
                 )
-            time.sleep(_POLL_SECONDS)
+            waited = time.monotonic() - began
+            time.sleep(min(max(_SOON_SECONDS, waited / 20), _LATE_SECONDS))
 
     def turn(self, switch: Turned, slot: str, new: Container) -> None:
         """Turn the traffic over, and see that it did."""

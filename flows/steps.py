@@ -1,7 +1,9 @@
 """The steps: one task each, with its retries and its results, and one call into a room."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any, cast
 
 from prefect import task
@@ -195,9 +197,9 @@ def _deploy(image: PublishedImage, stack: str, reason: str | None) -> State[Any]
     registry.admit(image, log)
     admit = only_forward(source, commit) if reason is None else with_reason(source, commit, reason)
     try:
-        with _turn_on(stack, log):
-            begin_to_deploy()
-            serving = room.deploy(stack, image, registry, Turn(run_id(), admit), log)
+        with _turn_on(stack, log), _meanwhile(begin_to_deploy) as begun:
+            serving = room.deploy(stack, image, registry, Turn(run_id(), admit, begun), log)
+            begun()  # a stack that an earlier try has changed was not asked
             registry.mark_deployed(image, stack)
     except Superseded as error:
         log(f"{stack} stays as it is: {error}")
@@ -224,6 +226,13 @@ def _turn_on(stack: str, log: Callable[[str], None]) -> Iterator[None]:
 
     with alone(limit_of(stack), _LEASE_SECONDS, lambda: bool(deploys_to(stack)), waits):
         yield
+
+
+@contextmanager
+def _meanwhile(write: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """Begin to do this; what is given returns once it is done, or raises what it raised."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        yield thread.submit(copy_context().run, write).result
 
 
 def _engine() -> Engine:

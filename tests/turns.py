@@ -1,13 +1,25 @@
 """Turns on a stack, for tests of other things, and one that is refused."""
 
 from blocks.contracts import Turn
-from domain.errors import Superseded
+from domain.errors import RunEnded, Superseded
 from domain.image import Serving
 
 
 def a_turn(owner: str = "a run") -> Turn:
     """The turn of a run that nothing keeps from deploying."""
     return Turn(owner, lambda _serving: None)
+
+
+def of_a_cancelled_run() -> Turn:
+    """The turn of a run that has ended by the time it is to deploy."""
+
+    def asked(_: Serving | None) -> None:
+        raise AssertionError("it was asked what may be replaced")
+
+    def begun() -> None:
+        raise RunEnded("The run is Cancelled meanwhile: nothing is deployed.")
+
+    return Turn("a run that was cancelled", asked, begun)
 
 
 class Refused:

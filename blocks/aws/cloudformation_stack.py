@@ -71,6 +71,7 @@ class CloudFormationStack(Stack, Block):
         Raises DeployFailed with the first event that failed and what serves now; StackUnusable
         where the stack is not one that can be updated.
         """
+        turn.begun()  # another's update may have to be waited for
         aws = Aws(self.credentials)
         stack = CloudFormation(aws.cloudformation(), self.stack)
         update = StackUpdate(stack, self.parameter, image, turn, log, self.timeout_seconds)

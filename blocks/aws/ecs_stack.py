@@ -66,6 +66,7 @@ class EcsStack(Stack, Block):
         Raises DeployFailed with the cause and what serves now; StackUnusable where the service is
         not one that can be deployed to.
         """
+        turn.begun()  # another's deployment may have to be waited for
         service = self._service()
         return Rollout(service, image, turn, log, self.least_tasks, self.timeout_seconds).run()
 

@@ -15,6 +15,7 @@ from domain.errors import (
     AwsRefused,
     AwsUnavailable,
     DeployFailed,
+    RunEnded,
     SamebitsError,
     StackUnusable,
     Superseded,
@@ -37,7 +38,7 @@ from tests.aws.formed import (
 from tests.aws.stacks import Account
 from tests.aws.updates import BREAKER, Updates, enter
 from tests.conftest import RunningRegistry
-from tests.turns import Refused, a_turn
+from tests.turns import Refused, a_turn, of_a_cancelled_run
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.engine
@@ -126,6 +127,15 @@ def test_a_deploy_is_a_change_set_of_one_parameter_and_the_tasks_then_run_that_d
     calls = [call for call in stack.account.cloud.calls if call.caller == ROLE]
     assert {call.action for call in calls} < set(needed())
     assert stack.account.cloud.calls.actions().count("sts:AssumeRole") == 1
+
+
+def test_a_run_that_has_ended_before_it_deploys_asks_aws_for_nothing(
+    steady: Deployed, images: Images
+) -> None:
+    turn = of_a_cancelled_run()
+    with pytest.raises(RunEnded):
+        steady.block().deploy("stage", images.two, NO_REGISTRY, turn, steady.log.append)
+    assert steady.account.cloud.calls.actions(ROLE) == []
 
 
 def test_a_commit_that_has_to_give_way_changes_nothing_and_leaves_no_change_set(

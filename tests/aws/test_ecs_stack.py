@@ -10,7 +10,7 @@ from cfnlint import decode
 
 from blocks.aws import EcsStack, rollout, verification
 from blocks.aws.ecs_service import EcsService
-from domain.errors import DeployFailed, Overtaken, Superseded
+from domain.errors import DeployFailed, Overtaken, RunEnded, Superseded
 from tests.aws.ecs_deploys import (
     Log,
     Version,
@@ -26,7 +26,7 @@ from tests.aws.ecs_deploys import (
     without_rollback,
 )
 from tests.aws.stacks import EXAMPLES, Account
-from tests.turns import Refused, a_turn
+from tests.turns import Refused, a_turn, of_a_cancelled_run
 
 pytestmark = pytest.mark.engine
 
@@ -87,6 +87,16 @@ def test_a_commit_that_has_to_give_way_is_not_even_registered(
     assert refused.seen == [serving]
     assert stack.serving("aws-stage") == serving
     assert len(deployments(account, stack)) == 1
+
+
+def test_a_run_that_has_ended_before_it_deploys_asks_aws_for_nothing(
+    account: Account, stack: EcsStack, version: Version
+) -> None:
+    image = version("one")
+    account.cloud.calls.clear()
+    with pytest.raises(RunEnded):
+        stack.deploy("aws-stage", image, account.registry(), of_a_cancelled_run(), Log())
+    assert account.cloud.calls.actions() == []
 
 
 def test_a_service_that_somebody_else_has_updated_meanwhile_is_left_alone(

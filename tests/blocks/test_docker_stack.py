@@ -19,11 +19,18 @@ from blocks.stack_host import StackHost
 from blocks.switch import Switch, _asking
 from deployments import host_images
 from deployments.demo_watch import Load
-from domain.errors import DeployFailed, EngineRefused, EngineUnavailable, Overtaken, Superseded
+from domain.errors import (
+    DeployFailed,
+    EngineRefused,
+    EngineUnavailable,
+    Overtaken,
+    RunEnded,
+    Superseded,
+)
 from domain.image import PublishedImage
 from tests.conftest import Origin, RunningRegistry, free_port
 from tests.services import published, service_files
-from tests.turns import Refused, a_turn
+from tests.turns import Refused, a_turn, of_a_cancelled_run
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.engine
@@ -440,6 +447,18 @@ def test_a_worker_that_was_thought_dead_and_wakes_up_cannot_deploy(
     assert load.failed == 0
     assert "version three" in said(stack)
     old_versions_end(stack, engine)
+
+
+def test_a_run_that_has_ended_before_it_deploys_changes_nothing(
+    stack: DockerStack, registry: Registry, version: Version, engine: Engine
+) -> None:
+    serving = stack.deploy("it", version("one"), registry, a_turn(), print)
+    there = containers_of(stack, engine)
+    with pytest.raises(RunEnded):
+        stack.deploy("it", version("two"), registry, of_a_cancelled_run(), print)
+    assert containers_of(stack, engine) == there
+    assert "version one" in said(stack)
+    assert stack.serving("it") == serving
 
 
 def test_a_worker_that_wakes_up_after_its_switch_leaves_the_later_version_alone(
