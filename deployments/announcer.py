@@ -41,9 +41,14 @@ _PAUSE_SECONDS = 2.0
 """At least so long after a look, how runs go on is not looked at again"""
 _BLOCK = "prefect.block-document."
 _ENDS = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+_WRITTEN_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4)
+"""Prefect tells of a state just before it is written down: until it can be, it is read again"""
 _REFUSED_SECONDS = 600.0
 _SETTLED_AFTER = timedelta(minutes=1)
 """After its end, Prefect still writes down how the steps of a run ended."""
+_EVER = datetime.min.replace(tzinfo=UTC)
+_PRECISION = timedelta(milliseconds=1)
+"""With which a database may keep a time"""
 log = logging.getLogger("samebits.announcer")
 
 
@@ -63,6 +68,8 @@ class Announcer:
         self._inbox, self._created = inbox, created
         self._channel, self._repositories, self._api = channel, repositories, api
         self._ended = asyncio.Event()
+        self._heard_ends: dict[UUID, datetime] = {}
+        """When the runs ended of whose end was heard, and not yet told"""
         self._looked = self._told_end = -math.inf
         self._kinds: dict[UUID, str] = {}
         """The name of each flow"""
@@ -117,7 +124,7 @@ class Announcer:
         Each is written down before it is told, so that it is told however long the channel is away.
         """
         not_ended = {UUID(run_id) for run_id in self._inbox.not_ended()} if everything else set()
-        found = await read_runs_by_id(client, list(ids | not_ended))
+        found = await self._read_written(client, list(ids | not_ended))
         for deleted in not_ended - {run.id for run in found}:
             self._inbox.forget_told(str(deleted))
         if everything:
@@ -131,6 +138,18 @@ class Announcer:
             if not self._inbox.told(str(run_id)):
                 self._inbox.keep_told(Told(str(run_id)))
         return sorted(runs.values(), key=lambda run: str(run.created))
+
+    async def _read_written(self, client: PrefectClient, ids: list[UUID]) -> list[FlowRun]:
+        ends, self._heard_ends = self._heard_ends, {}
+        found = await read_runs_by_id(client, ids)
+        for pause in _WRITTEN_SECONDS:
+            if not any(
+                run.state and run.state.timestamp < ends.get(run.id, _EVER) for run in found
+            ):
+                break
+            await asyncio.sleep(pause)
+            found = await read_runs_by_id(client, ids)
+        return found
 
     def _kind(self, run: FlowRun) -> str:
         return self._kinds.get(run.flow_id, PIPELINE)
@@ -232,10 +251,14 @@ class Announcer:
         if event.event.startswith(_BLOCK):
             self._block_changed()
             return
+        of_run = event.event.startswith("prefect.flow-run.")
+        ended = of_run and event.resource.get("prefect.state-type") in _ENDS
         for name in [event.resource.id, *(related.id for related in event.related)]:
             if name.startswith("prefect.flow-run."):
                 with contextlib.suppress(ValueError):
-                    self._created.put_nowait(UUID(name.rpartition(".")[2]))
-        of_run = event.event.startswith("prefect.flow-run.")
-        if of_run and event.resource.get("prefect.state-type") in _ENDS:
+                    run_id = UUID(name.rpartition(".")[2])
+                    self._created.put_nowait(run_id)
+                    if ended and name == event.resource.id:
+                        self._heard_ends[run_id] = event.occurred - _PRECISION
+        if ended:
             self._ended.set()

@@ -37,6 +37,7 @@ from domain.routing import repository_of
 from domain.turns import take_turns
 
 _WAITING_SECONDS = 2.0
+_WRITTEN_SECONDS = 0.1
 """How long it takes what it has found for waiting still. To find out costs Prefect's server 40 ms,
 and more where many wait, as after a burst of pushes; one that was cancelled meanwhile is refused"""
 _BEGUN_SECONDS = 2.0
@@ -123,13 +124,22 @@ class WarmWorker(BaseWorker[WarmConfiguration, ProcessVariables, WarmResult]):
             log.warning("not done aside: %s", one_line(f"{type(error).__name__}: {error}"))
 
     async def _look_when_woken(self) -> None:
+        # Prefect tells of a run just before it is written down: after news that nothing came of, it
+        # is looked for once more.
+        settled, once_more = 0, None
         while True:
-            await self._woken.wait()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(
+                    self._woken.wait(), None if once_more is None else _WRITTEN_SECONDS
+                )
             self._woken.clear()
+            news, taken = self._news, list[FlowRun]()
             try:
-                await self.get_and_submit_flow_runs()
+                taken = await self.get_and_submit_flow_runs()
             except Exception as error:  # noqa: BLE001 - Prefect's own loop meets it too, and decides
                 log.warning("no run was taken: %s", one_line(f"{type(error).__name__}: {error}"))
+            settled = news if taken or news == once_more else settled
+            once_more = None if news == settled else news
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Take what there is to run, as far as there is room."""

@@ -395,6 +395,40 @@ async def test_the_announcer_goes_on_by_itself_after_the_channel_and_prefect_wer
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_an_end_that_is_heard_of_before_it_is_written_down_is_told_all_the_same(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = house.prefect.add("Say hello")
+    house.prefect.set(run, StateType.RUNNING, age=timedelta(seconds=1))
+    resource = {"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.state-type": "COMPLETED"}
+    ended = Event(event="prefect.flow-run.Completed", resource=Resource(resource))
+    house.announcer._hear(ended)
+    reads = list[int]()
+
+    async def write_down(_: float) -> None:
+        reads.append(house.prefect.asked)
+        if len(reads) == 2:
+            house.prefect.set(run, StateType.COMPLETED)
+
+    monkeypatch.setattr(announcer_module.asyncio, "sleep", write_down)
+    await house.hear_of(run)
+    assert len(reads) == 2
+    assert headlines(house) == ["✅ *hello-service · master → prod · passed*"]
+    await house.hear_of(run)  # it is asked for once again, and not waited for
+    assert len(reads) == 2
+
+
+async def test_an_end_that_is_never_written_down_holds_up_no_message(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcer_module, "_WRITTEN_SECONDS", (0.0, 0.0))
+    run = house.prefect.add("Say hello")
+    house.prefect.set(run, StateType.RUNNING)
+    house.announcer._heard_ends[run] = datetime.now(UTC) + timedelta(days=1)
+    await house.hear_of(run)
+    assert headlines(house) == ["⏳ *hello-service · master → prod · running*"]
+
+
 async def test_an_end_is_told_at_once_and_of_many_ends_the_next_ones_together(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,6 +160,27 @@ async def test_the_end_of_a_run_wakes_it(house: House) -> None:
         await asyncio.gather(looking, return_exceptions=True)
 
 
+async def test_a_run_that_is_heard_of_before_it_is_written_down_is_looked_for_once_more(
+    house: House,
+) -> None:
+    looking = asyncio.create_task(house.worker._look_when_woken())
+    try:
+        house.worker._hear()
+        await until(lambda: house.asked == 1)
+        house.push("ours")
+        house.worker._news -= 1
+        house.worker._woken.clear()  # of which nobody tells
+        await until(lambda: house.taken == ["ours 0"])
+        assert house.asked == 2
+        house.worker._hear()
+        await until(lambda: house.asked == 4)
+        with pytest.raises(TimeoutError):
+            await until(lambda: house.asked > 4, 0.1)
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+
+
 async def test_the_end_of_a_run_that_no_other_one_waits_for_does_not(house: House) -> None:
     house.push("ours", 2)
     assert len(await house.look()) == 2
