@@ -94,9 +94,9 @@ def test_tests_are_stopped_and_their_container_is_removed(engine: Engine) -> Non
 
 
 class Slow(BaseHTTPRequestHandler):
-    """A registry that has nothing, and takes for ever to take it."""
+    """A registry that has nothing, and takes for ever to take it; from `hurry` on, what it gets."""
 
-    uploads, broken_off = threading.Event(), threading.Event()
+    uploads, hurry, broken_off = threading.Event(), threading.Event(), threading.Event()
 
     def do_GET(self) -> None:
         self._answer(200)
@@ -111,7 +111,7 @@ class Slow(BaseHTTPRequestHandler):
         self.uploads.set()
         with contextlib.suppress(OSError):
             while self.rfile.read1(4096):
-                self.broken_off.wait(0.05)
+                self.hurry.wait(0.05)
         self.broken_off.set()
         self.close_connection = True
 
@@ -136,6 +136,7 @@ def test_a_push_is_broken_off_also_in_the_engine(engine: Engine, docker_host: Do
             with cancelled_once(Slow.uploads.is_set), Engine(docker_host) as own:
                 own.push(repository, "cancelled", None)
             gc.collect()  # as the end of the run's process does, it closes the connection
+            Slow.hurry.set()  # megabytes are under way, and its end comes after them
             assert Slow.broken_off.wait(_SECONDS * PATIENCE), "the engine goes on"
         finally:
             engine.remove_image(f"{repository}:cancelled")
