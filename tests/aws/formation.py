@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
+from moto.cloudformation.parsing import ResourceMap
 from moto.core.utils import camelcase_to_underscores, pascal_to_camelcase, remap_nested_keys
 from moto.ecs.models import Service, TaskDefinition, ecs_backends
 
@@ -27,8 +28,15 @@ _OF_TASK_DEFINITIONS = (
 @contextmanager
 def formed_by(agent: Agent) -> Iterator[None]:
     """Let moto's CloudFormation make services that really run, for as long as the block lasts."""
-    formation = _Formation(agent)
+    formation, update = _Formation(agent), ResourceMap.update
+
+    def update_at_once(resources: ResourceMap, *words: Any, **named: Any) -> None:
+        # A service that has a new task definition and a new count is to have both.
+        with agent.lock:
+            update(resources, *words, **named)
+
     with ExitStack() as patches:
+        patches.enter_context(patch.object(ResourceMap, "update", update_at_once))
         for kind, operation, handler in (
             (Service, "create", formation.create_service),
             (Service, "update", formation.update_service),

@@ -475,7 +475,6 @@ def test_the_examples_template_is_deployed_by_its_parameter_and_its_role_is_the_
     assert block.serving("stage") is None
     serving = block.deploy("stage", images.two, NO_REGISTRY, a_turn(), [].append)
     assert serving.digest == images.two.digest
-    print(account.cloud.client("ecs").describe_services(cluster="samebits", services=["stage"]))
     assert "version two" in httpx.get(account.address("stage"), timeout=5).text
 
 
