@@ -161,15 +161,22 @@ async def test_the_end_of_a_run_wakes_it(house: House) -> None:
 
 
 async def test_a_run_that_is_heard_of_before_it_is_written_down_is_looked_for_once_more(
-    house: House,
+    house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    answer = BaseWorker.get_and_submit_flow_runs
+
+    async def answer_too_early(worker: WarmWorker) -> list[FlowRun]:
+        taken = await answer(worker)
+        if house.asked == 1:
+            house.push("ours")
+            worker._news -= 1  # of which nobody tells
+            worker._woken.clear()
+        return taken
+
+    monkeypatch.setattr(BaseWorker, "get_and_submit_flow_runs", answer_too_early)
     looking = asyncio.create_task(house.worker._look_when_woken())
     try:
         house.worker._hear()
-        await until(lambda: house.asked == 1)
-        house.push("ours")
-        house.worker._news -= 1
-        house.worker._woken.clear()  # of which nobody tells
         await until(lambda: house.taken == ["ours 0"])
         assert house.asked == 2
         house.worker._hear()
