@@ -98,7 +98,7 @@ class DockerStack(Stack, Block):
         with self._open(name) as on:
             if on.engine.image_id(image.reference) is None:
                 on.engine.pull(image.reference, registry.auth())
-            switch = on.take_turn(turn.owner, log)
+            switch = on.take_turn(turn, log)
             old = on.current()
             if old and on.is_done(switch, old, image, turn.owner):
                 log("An earlier try of this run has turned the traffic over: it is finished")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from blocks.contracts import Turn
 from blocks.engine import Container, Engine, Service
 from blocks.stopping import stop_meanwhile
 from blocks.switch import CONFIG_PATH, FRONT_PORT, SLOTS, Switch, Turned, haproxy_config
@@ -47,19 +48,22 @@ class StackHost:
     def _subnet(self) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         return ipaddress.ip_network(self.engine.subnet(self.prefix))
 
-    def take_turn(self, owner: str, log: Log) -> Turned:
+    def take_turn(self, turn: Turn, log: Log) -> Turned:
         """The switch in the hand of this deploy: what earlier deploys command is refused now."""
-        switch = self._ensure_switch(log)
+        switch = self._ensure_switch(log, turn.begun)
         # A switch that was made anew has forgotten its numbers; the versions have not.
         after = max((_turn_of(version) for version in self.containers("version")), default=0)
-        return switch.take_turn(owner, after)
+        return switch.take_turn(turn.owner, after)
 
-    def _ensure_switch(self, log: Log) -> Switch:
-        """The running switch, made on the first deploy, and anew when its settings have changed."""
+    def _ensure_switch(self, log: Log, may_change: Callable[[], None] = lambda: None) -> Switch:
+        """The running switch, made on the first deploy, and anew when its settings have changed;
+        before that is done, `may_change` is called, which may raise.
+        """
         self.engine.network(self.prefix, self.labels("network"), fixed=True)
         wanted = self._switch()
         found = self.engine.container(wanted.name)
         if found is None or found.labels.get(_SETTINGS) != wanted.labels[_SETTINGS]:
+            may_change()
             if self.engine.image_id(wanted.image) is None:
                 self.engine.pull(wanted.image)
             if found is None:

@@ -36,8 +36,8 @@ from domain.names import one_line
 from domain.routing import repository_of
 from domain.turns import take_turns
 
-_WAITING_SECONDS = 2.0
 _WRITTEN_SECONDS = 0.1
+_WAITING_SECONDS = 2.0
 """How long it takes what it has found for waiting still. To find out costs Prefect's server 40 ms,
 and more where many wait, as after a burst of pushes; one that was cancelled meanwhile is refused"""
 _BEGUN_SECONDS = 2.0

@@ -457,6 +457,10 @@ def test_a_run_that_has_ended_before_it_deploys_changes_nothing(
     with pytest.raises(RunEnded):
         stack.deploy("it", version("two"), registry, of_a_cancelled_run(), print)
     assert containers_of(stack, engine) == there
+    changed = stack.model_copy(update={"port": free_port()})
+    with pytest.raises(RunEnded):
+        changed.deploy("it", version("three"), registry, of_a_cancelled_run(), print)
+    assert containers_of(stack, engine) == there
     assert "version one" in said(stack)
     assert stack.serving("it") == serving
 
@@ -466,7 +470,7 @@ def test_a_worker_that_wakes_up_after_its_switch_leaves_the_later_version_alone(
 ) -> None:
     one, two = version("one"), version("two")
     with stack._open("it") as on:
-        sleeper = on.take_turn("a run that sleeps", print)
+        sleeper = on.take_turn(a_turn("a run that sleeps"), print)
         old = on.current()
     stack.deploy("it", one, registry, a_turn(), print)
     stack.deploy("it", two, registry, a_turn(), print)
