@@ -177,8 +177,10 @@ class Turned:
     def turn_to_new(self, slot: str) -> None:
         """The same, to what was checked there, and is healthy."""
         other = SLOTS[1 - SLOTS.index(slot)]
+        # A server that is ready again goes down at its first failed check, e.g. one that was under
+        # way since before its version began, until it is said to be up.
         self._tell(
-            f"set server app/{slot} health up; set server app/{slot} state ready; "
+            f"set server app/{slot} state ready; set server app/{slot} health up; "
             f"set server app/{other} state drain; set server new/{slot} state maint"
         )
 

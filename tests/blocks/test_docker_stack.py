@@ -287,6 +287,18 @@ def _nothing_is_removed(engine: Engine) -> Iterator[None]:
         kind.remove = original  # type: ignore[method-assign]
 
 
+def test_a_version_that_has_just_begun_to_serve_outlives_a_failed_check(
+    stack: DockerStack, registry: Registry, version: Version
+) -> None:
+    stack.deploy("it", version("one"), registry, a_turn(), print)
+    with stack._open("it") as on:
+        switch = on.take_turn(a_turn("a deploy"), print)
+        switch.shut("b")
+        switch.turn_to_new("b")
+        status = switch.switch.slots()["b"].status
+    assert status == "UP", "nobody is there: no check has made it so, and UP 1/3 has one left"
+
+
 def test_a_switch_that_restarts_serves_on_by_itself(
     stack: DockerStack, registry: Registry, version: Version, engine: Engine
 ) -> None:
