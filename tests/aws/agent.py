@@ -1,4 +1,4 @@
-"""A stand-in for what moto lacks of ECS: services whose tasks really run, on the local engine.
+"""A stand-in for what moto lacks of ECS: tasks that really run, on the local engine.
 
 ```python
 with EcsAgent(DockerHost(), lambda: None, name="it") as agent:
@@ -21,6 +21,7 @@ from tests.aws.deployments import ManagedService
 from tests.aws.engine import Credentials, TaskEngine
 from tests.aws.formation import formed_by
 from tests.aws.operations import answered_by
+from tests.aws.run_tasks import StandaloneTasks
 from tests.aws.service_tasks import Workshop
 
 _PAUSE_SECONDS = 0.1
@@ -29,7 +30,7 @@ _SETTLE_SECONDS = 1.0
 
 
 class EcsAgent:
-    """Runs the services of moto's ECS, in this process, for as long as the block lasts."""
+    """Runs what moto's ECS is told to run, in this process, for as long as the block lasts."""
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class EcsAgent:
             made.callback(self._engine.clean)
             self._engine.open()
             pool = made.enter_context(ThreadPoolExecutor(_MOST_WORKERS, "ecs-task"))
+            self.standalone = StandaloneTasks(self._engine, pool)
             self._shop = Workshop(self._engine, pool, self._held, _SETTLE_SECONDS, self._minute)
             made.callback(self._stop_all)
             thread = threading.Thread(target=self._work, name="ecs-agent")
@@ -116,12 +118,12 @@ class EcsAgent:
 
     def _work(self) -> None:
         while not self._ended.wait(_PAUSE_SECONDS):
-            for service in list(self.services.values()):
+            for one in [*self.services.values(), self.standalone]:
                 try:
                     with self.lock:
-                        service.reconcile()
+                        one.reconcile()
                 except Exception as error:
-                    logging.getLogger(__name__).exception("%s", service.service.name)
+                    logging.getLogger(__name__).exception("%s", one)
                     self._fault = self._fault or error
 
     def _stop_all(self) -> None:

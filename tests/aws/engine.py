@@ -88,8 +88,18 @@ class TaskEngine:
             return False
         return True
 
-    def run(self, name: str, image_id: str, definition: Mapping[str, Any]) -> str:
+    def run(
+        self,
+        name: str,
+        image_id: str,
+        definition: Mapping[str, Any],
+        *,
+        folders: Mapping[str, str],
+        on_host_network: bool,
+    ) -> str:
         """Start a container as a container definition says; returns its id.
+
+        `folders` are those of the host, by the name of their volume.
 
         Source: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html
         """
@@ -103,7 +113,12 @@ class TaskEngine:
             working_dir=definition.get("workingDirectory"),
             healthcheck=self._health_check(definition.get("healthCheck")),
             labels=self._labels,
-            network=self.name,
+            network="host" if on_host_network else self.name,
+            volumes=[
+                f"{folders[point['sourceVolume']]}:{point['containerPath']}"
+                + (":ro" if point.get("readOnly") else "")
+                for point in definition.get("mountPoints", [])
+            ],
         )
         container.start()
         return str(container.id)

@@ -16,6 +16,7 @@ from moto.ecs.responses import EC2ContainerServiceResponse
 
 from tests.aws.deployments import ManagedService
 from tests.aws.rollouts import ServiceDeployment
+from tests.aws.run_tasks import StandaloneTasks
 from tests.aws.tasks import Task
 
 Request = EC2ContainerServiceResponse
@@ -28,6 +29,7 @@ class Agent(Protocol):
     lock: Any
     services: dict[str, ManagedService]
     """By ARN"""
+    standalone: StandaloneTasks
 
     def adopt(self, service: Service, settings: dict[str, Any] | None) -> ManagedService:
         """Run a service that was created."""
@@ -50,7 +52,10 @@ def answered_by(agent: Agent) -> Iterator[None]:
     """Let moto answer with what the agent knows, for as long as the block lasts."""
     with ExitStack() as patches:
         for kind, handlers in (
-            (Request, {**_services(agent), **_service_deployments(agent), **_stop(agent)}),
+            (
+                Request,
+                {**_services(agent), **_service_deployments(agent), **_stop(agent), **_run(agent)},
+            ),
             (Backend, {**_describe_services(agent), **_tasks(agent)}),
         ):
             for name, handler in handlers.items():
@@ -201,6 +206,25 @@ def _stop(agent: Agent) -> dict[str, Callable[..., Any]]:
     return {"stop_service_deployment": stop_service_deployment}
 
 
+def _run(agent: Agent) -> dict[str, Callable[..., Any]]:
+    """RunTask."""
+
+    def run_task(request: Request) -> ActionResult:
+        backend = request.ecs_backend
+        tasks = [
+            agent.standalone.run(
+                backend.describe_task_definition(request._get_param("taskDefinition")),
+                backend._get_cluster(request._get_param("cluster", "default")).arn,
+                request._get_param("overrides") or {},
+                request._get_param("startedBy") or "",
+            ).describe()
+            for _ in range(request._get_int_param("count", 1))
+        ]
+        return ActionResult({"tasks": tasks, "failures": []})
+
+    return {"run_task": run_task}
+
+
 def _describe_services(agent: Agent) -> dict[str, Callable[..., Any]]:
     """DescribeServices and DeleteService."""
     describe, delete = Backend.describe_services, Backend.delete_service
@@ -229,10 +253,10 @@ def _tasks(agent: Agent) -> dict[str, Callable[..., Any]]:
 
     def own(cluster: str, wanted: Callable[[Task], bool] = lambda _: True) -> list[Task]:
         arn = f":cluster/{cluster.rsplit('/', maxsplit=1)[-1]}"
+        tasks = (task for service in agent.services.values() for task in service.tasks)
         return [
             task
-            for service in agent.services.values()
-            for task in service.tasks
+            for task in (*tasks, *agent.standalone.tasks)
             if task.revision.cluster_arn.endswith(arn) and wanted(task)
         ]
 
@@ -267,10 +291,11 @@ def _tasks(agent: Agent) -> dict[str, Callable[..., Any]]:
         return [*described(backend, cluster, names), *(task.describe() for task in mine)]
 
     def stop_task(backend: Backend, cluster: str, name: str, reason: str | None) -> Any:
-        for service in agent.services.values():
-            for task in service.tasks:
+        reason = reason or "Task stopped by user"
+        for owner in (*agent.services.values(), agent.standalone):
+            for task in owner.tasks:
                 if task.id == name.rsplit("/", maxsplit=1)[-1]:
-                    service.stop_task(task, reason or "Task stopped by user", "UserInitiated")
+                    owner.stop_task(task, reason, "UserInitiated")
                     return task.describe()
         return stopped(backend, cluster, name, reason)
 

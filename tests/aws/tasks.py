@@ -1,4 +1,4 @@
-"""One task of a service: the containers of its task definition, really running.
+"""One task: the containers of its task definition, really running.
 
 Sources: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Task.html
 https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-lifecycle-explanation.html
@@ -33,6 +33,9 @@ class Revision:
     containers: list[dict[str, Any]]
     """Container definitions"""
     created_at: datetime
+    folders: Mapping[str, str] = field(default_factory=dict)
+    """Of the host, by the name of their volume"""
+    on_host_network: bool = False
 
 
 @dataclass
@@ -81,6 +84,7 @@ class Task:
     started_by: str
     """Id of the deployment"""
     service: str
+    """Empty for a task of no service"""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     last_status: str = "PROVISIONING"
     desired_status: str = "RUNNING"
@@ -101,6 +105,11 @@ class Task:
     def task_arn(self) -> str:
         """As moto's own tasks have it."""
         return f"{self.revision.cluster_arn.replace(':cluster/', ':task/')}/{self.id}"
+
+    @property
+    def group(self) -> str:
+        """What it belongs to."""
+        return f"service:{self.service}" if self.service else f"family:{self.revision.family}"
 
     @property
     def wanted(self) -> bool:
@@ -172,7 +181,13 @@ class Task:
             if not self.wanted:
                 return
             name = f"{self.id[:12]}-{one.definition['name']}"
-            one.id = self.engine.run(name, image, one.definition)
+            one.id = self.engine.run(
+                name,
+                image,
+                one.definition,
+                folders=self.revision.folders,
+                on_host_network=self.revision.on_host_network,
+            )
         self.times["startedAt"] = datetime.now(UTC)
         self._running_since = time.monotonic()
         self.last_status = "RUNNING"
@@ -224,7 +239,7 @@ class Task:
             "taskArn": self.task_arn,
             "taskDefinitionArn": self.revision.task_definition,
             "clusterArn": self.revision.cluster_arn,
-            "group": f"service:{self.service}",
+            "group": self.group,
             "startedBy": self.started_by,
             "launchType": "FARGATE",
             "lastStatus": self.last_status,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -116,6 +117,16 @@ class Cluster:
             launchType="FARGATE",
             **more,
         )["service"]
+
+    def run(self, definition: str, **overrides: Any) -> str:
+        """Run a task of no service; returns its ARN."""
+        answer = self.ecs.run_task(
+            cluster="it", taskDefinition=definition, launchType="EC2", overrides=overrides
+        )
+        return answer["tasks"][0]["taskArn"]
+
+    def task(self, arn: str) -> dict[str, Any]:
+        return self.ecs.describe_tasks(cluster="it", tasks=[arn])["tasks"][0]
 
     def update(self, definition: str, **more: Any) -> dict[str, Any]:
         return self.ecs.update_service(
@@ -542,3 +553,47 @@ def test_nothing_is_left_of_an_agent_that_ended(
             httpx.get(url)
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("network", ["bridge", "host"])
+def test_a_task_of_no_service_runs_with_what_it_is_given_and_its_exit_code_is_told(
+    cluster: Cluster, images: Images, tmp_path: Path, network: str
+) -> None:
+    tmp_path.chmod(0o777)  # the image's user is another one
+    definition = cluster.ecs.register_task_definition(
+        family=cluster.name,
+        networkMode=network,
+        requiresCompatibilities=["EC2"],
+        volumes=[{"name": "out", "host": {"sourcePath": str(tmp_path)}}],
+        containerDefinitions=[
+            {
+                "name": "it",
+                "image": images.one,
+                "memory": 64,
+                "environment": [{"name": "A", "value": "a"}, {"name": "B", "value": "b"}],
+                "mountPoints": [{"sourceVolume": "out", "containerPath": "/out"}],
+            }
+        ],
+    )["taskDefinition"]["taskDefinitionArn"]
+    command = ["sh", "-c", "echo $A $B > /out/said; ls /sys/class/net > /out/net; exit 3"]
+    change = {"name": "it", "command": command, "environment": [{"name": "B", "value": "c"}]}
+    task = cluster.run(definition, containerOverrides=[change])
+    wait_until(lambda: cluster.task(task)["lastStatus"] == "STOPPED", 20)
+    ended = cluster.task(task)
+    assert ended["containers"][0]["exitCode"] == 3
+    assert ended["stopCode"] == "EssentialContainerExited"
+    assert (tmp_path / "said").read_text() == "a c\n"
+    here = (tmp_path / "net").read_text().split() == sorted(
+        one.name for one in Path("/sys/class/net").iterdir()
+    )
+    assert here == (network == "host")
+
+
+def test_a_task_of_no_service_ends_when_it_is_stopped(cluster: Cluster, images: Images) -> None:
+    task = cluster.run(cluster.define(images.one))
+    wait_until(lambda: cluster.task(task)["lastStatus"] == "RUNNING", 20)
+    assert task in cluster.ecs.list_tasks(cluster="it")["taskArns"]
+    cluster.ecs.stop_task(cluster="it", task=task, reason="enough")
+    wait_until(lambda: cluster.task(task)["lastStatus"] == "STOPPED", 20)
+    ended = cluster.task(task)
+    assert (ended["stopCode"], ended["stoppedReason"]) == ("UserInitiated", "enough")

@@ -39,7 +39,7 @@ Version = Callable[..., PublishedImage]
 
 
 @pytest.fixture
-def stack(name: str, version: Version) -> Iterator[DockerStack]:
+def stack(name: str, version: Version, engine: Engine) -> Iterator[DockerStack]:
     """A stack `it` on a free port; all that it made is removed before its images are."""
     assert version
     block = DockerStack(
@@ -49,6 +49,8 @@ def stack(name: str, version: Version) -> Iterator[DockerStack]:
         health_timeout_seconds=15,
     )
     yield block
+    with contextlib.suppress(EngineRefused):  # some tests have none
+        print("The traffic switch said:", *engine.tail(f"{name}-it-switch"), sep="\n")
     block.destroy("it")
 
 
