@@ -1,6 +1,8 @@
 """The pipeline builds this very repository, and Prefect's own workers run the flows from it."""
 
 import asyncio
+import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -35,6 +37,7 @@ from tests.aws.agent import EcsAgent
 from tests.aws.cloud import running_cloud
 from tests.conftest import Origin, free_port, remove_images, unique
 from tests.services import service_files
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
@@ -51,7 +54,11 @@ def image(
     origin = Origin(tmp_path_factory.mktemp("self"))
     try:
         asyncio.run(_built_by_the_pipeline(system.settings, origin))
-        yield image_of(docker_host, origin)
+        name = image_of(docker_host, origin)
+        yield name
+        with docker_host.get_client() as client:  # a run has ended before its container has
+            users = {"filters": {"ancestor": name}}
+            wait_until(lambda: not client.containers.list(**users), 30, "the runs' containers end")
     finally:
         remove_images(docker_host, str(origin.bare))
 
@@ -146,6 +153,35 @@ async def test_prefects_ecs_worker_delivers(
         }
         template = on_a_container_instance(of_the_host(settings))
         await delivered_by(ECSWorker.type, template, variables, settings, service, account)
+
+
+@pytest.mark.skipif(
+    "KUBECONFIG" not in os.environ or not importlib.util.find_spec("prefect_kubernetes"),
+    reason="no Kubernetes: set KUBECONFIG to a cluster whose only node has this host's folders "
+    "and Docker engine, and install the extra 'kubernetes'",
+)
+async def test_prefects_kubernetes_worker_delivers(
+    system: System, image: str, service: Service
+) -> None:
+    settings = system.settings
+    variables = {"image": image, "image_pull_policy": "Never", "env": environment(settings)}
+    async with prefect_api() as client:
+        known = (await client.read_worker_metadata())["prefect-kubernetes"]["kubernetes"]
+    template = on_a_node(known["default_base_job_configuration"], of_the_host(settings))
+    own = {"KUBECONFIG": os.environ["KUBECONFIG"]}
+    await delivered_by("kubernetes", template, variables, settings, service, own)
+
+
+def on_a_node(template: dict[str, Any], paths: list[str]) -> dict[str, Any]:
+    """Prefect's template for Kubernetes, as docs/operating.md has it changed."""
+    pod = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+    named = {f"host-{number}": path for number, path in enumerate(paths)}
+    pod["hostNetwork"] = True
+    pod["volumes"] = [{"name": name, "hostPath": {"path": path}} for name, path in named.items()]
+    pod["containers"][0]["volumeMounts"] = [
+        {"name": name, "mountPath": path} for name, path in named.items()
+    ]
+    return template
 
 
 def on_a_container_instance(paths: list[str]) -> dict[str, Any]:
