@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any, ClassVar
 
 import docker.errors
-from docker.types import IPAMConfig, IPAMPool, LogConfig
+from docker.types import LogConfig
 from prefect_docker.host import DockerHost
 
-from blocks.engine.connection import Connection
 from blocks.engine.faults import engine_faults
+from blocks.engine.networks import Networks
 from blocks.engine.shell import Shell
 from blocks.process import in_run
 from domain.errors import LOG_TAIL_LINES, EngineRefused
@@ -63,7 +63,7 @@ class Service:
     """Whether it is started again when it ends, or when the engine restarts"""
 
 
-class Containers(Connection):
+class Containers(Networks):
     """Starting, watching and ending containers."""
 
     _shells_of_run: ClassVar[dict[tuple[int, str], Shell]] = {}
@@ -77,37 +77,6 @@ class Containers(Connection):
             for _, name in list(self._shells):
                 self._leave(name)
         super().__exit__(*error)
-
-    def network(
-        self, name: str, labels: Mapping[str, str], *, fixed: bool = False, talk: bool = True
-    ) -> None:
-        """Make sure that a bridge network of this name exists.
-
-        `fixed`: addresses can be given by hand. Without `talk` its containers reach the outside,
-        but not each other.
-        """
-        options = {"com.docker.network.bridge.enable_icc": str(talk).lower()}
-        common: dict[str, Any] = {"labels": dict(labels), "options": options}
-        with engine_faults(f"creating the network {name}"):
-            if self._docker.networks.list(names=[f"^{name}$"]):
-                return
-            try:
-                made = self._docker.networks.create(name, check_duplicate=True, **common)
-            except docker.errors.APIError as error:
-                if error.status_code != http.HTTPStatus.CONFLICT:
-                    raise
-                return  # another run was quicker
-            if fixed:
-                # Fixed addresses need a subnet that was asked for; the engine picks a free one.
-                made.reload()
-                pool = IPAMPool(subnet=made.attrs["IPAM"]["Config"][0]["Subnet"])
-                made.remove()
-                self._docker.networks.create(name, ipam=IPAMConfig(pool_configs=[pool]), **common)
-
-    def subnet(self, network: str) -> str:
-        """The subnet of a network, e.g. 172.20.0.0/16."""
-        with engine_faults(f"inspecting the network {network}"):
-            return str(self._docker.networks.get(network).attrs["IPAM"]["Config"][0]["Subnet"])
 
     def address(self, name: str) -> str:
         """The address of a container in its network."""
@@ -244,12 +213,6 @@ class Containers(Connection):
                 if not _is_being_removed(error):
                     raise
                 self._docker.api.wait(name, condition="removed")
-
-    def remove_network(self, name: str) -> None:
-        """Remove a network; one that is not there is fine."""
-        with engine_faults(f"removing the network {name}"):
-            for network in self._docker.networks.list(names=[f"^{name}$"]):
-                network.remove()
 
     def remove_volume(self, name: str) -> None:
         """Remove a volume; one that is not there is fine."""

@@ -6,6 +6,7 @@ import tarfile
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -223,6 +224,25 @@ def test_code_under_test_reaches_neither_the_registry_nor_other_containers_nor_t
     else:
         raise AssertionError("networks were made all the time")
     assert not found
+
+
+@pytest.mark.parametrize("ending", ["", "-whose-interface-has-another-name"])
+def test_several_at_once_make_one_network_of_a_name(
+    engine: Engine, docker_host: DockerHost, ending: str
+) -> None:
+    called = f"sb-{unique()[:8]}{ending}"
+
+    def make(_: int) -> None:
+        with Engine(docker_host) as own:
+            own.network(called, LABELS)
+
+    try:
+        with ThreadPoolExecutor(6) as runs:
+            list(runs.map(make, range(6)))
+        with docker_host.get_client() as client:
+            assert len(client.networks.list(names=[f"^{called}$"])) == 1
+    finally:
+        engine.remove_network(called)
 
 
 def test_a_file_that_the_tests_left_is_read_and_one_that_is_missing_is_none(engine: Engine) -> None:
