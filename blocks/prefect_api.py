@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -25,7 +25,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
 from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_UI_URL
 from prefect.states import Scheduled
 
@@ -63,7 +63,9 @@ def show_markdown(key: str, text: str, description: str) -> None:
 
 def ensure_limit(name: str) -> str:
     """A global concurrency limit of one; returns its name."""
-    with get_client(sync_client=True) as client:
+    # Prefect looks first and makes it then: somebody else, or a try of its own whose answer was
+    # lost, may have been quicker.
+    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
         client.upsert_global_concurrency_limit_by_name(name, 1)
     return name
 

@@ -19,10 +19,12 @@ from tests.lanes import Lane
 PYTEST = [sys.executable, "-m", "pytest", "--durations=5"]
 # The end-to-end tests take the longest, and so come first where the processor is short.
 YIELDING = ["nice", "-n", "10", *PYTEST]
-# Half of them kill, and mostly wait for what becomes of it; the other half runs meanwhile.
-KILLING = [f"tests/e2e/test_{name}.py" for name in ("run_faults", "own_network", "up", "aws")]
-BESIDE = ([*PYTEST, *KILLING], [*YIELDING, "tests/aws"])
-ELSEWHERE = [*KILLING, own_network.TESTS]
+# Half of them mostly wait, for what becomes of what they kill, or for what starts slowly; the other
+# half runs meanwhile.
+_NAMES = ("run_faults", "own_network", "up", "aws", "self")
+WAITING = [f"tests/e2e/test_{name}.py" for name in _NAMES]
+BESIDE = ([*PYTEST, *WAITING], [*YIELDING, "tests/aws"])
+ELSEWHERE = [*WAITING, own_network.TESTS]
 FIRST = [*PYTEST, "tests/e2e", *(f"--ignore={tests}" for tests in ELSEWHERE)]
 THEN = [*PYTEST, "tests/blocks", "tests/deployments"]
 
