@@ -58,6 +58,8 @@ class EcsAgent:
     def __enter__(self) -> Self:
         with ExitStack() as made:
             client = made.enter_context(self._host.get_client())
+            # Its threads would read the environment, which pytest writes to meanwhile.
+            client.api.trust_env = False
             self._engine = TaskEngine(client, self._credentials, self.name, self._speed)
             made.callback(self._engine.clean)
             self._engine.open()
