@@ -120,12 +120,12 @@ class EcsAgent:
 
     def _work(self) -> None:
         while not self._ended.wait(_PAUSE_SECONDS):
-            for one in [*self.services.values(), self.standalone]:
+            for name, tasks in [*self.services.items(), ("tasks of no service", self.standalone)]:
                 try:
                     with self.lock:
-                        one.reconcile()
+                        tasks.reconcile()
                 except Exception as error:
-                    logging.getLogger(__name__).exception("%s", one)
+                    logging.getLogger(__name__).exception("%s", name)
                     self._fault = self._fault or error
 
     def _stop_all(self) -> None:

@@ -217,6 +217,7 @@ def _run(agent: Agent) -> dict[str, Callable[..., Any]]:
                 backend._get_cluster(request._get_param("cluster", "default")).arn,
                 request._get_param("overrides") or {},
                 request._get_param("startedBy") or "",
+                request._get_param("launchType") or "EC2",
             ).describe()
             for _ in range(request._get_int_param("count", 1))
         ]

@@ -7,7 +7,6 @@ Sources: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_RunTask.h
 https://docs.aws.amazon.com/AmazonECS/latest/developerguide/bind-mounts.html
 """
 
-import copy
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from datetime import UTC, datetime
@@ -32,6 +31,7 @@ class StandaloneTasks:
         cluster_arn: str,
         overrides: Mapping[str, Any],
         started_by: str,
+        launch_type: str,
     ) -> Task:
         """Start a task."""
         changes = {one["name"]: one for one in overrides.get("containerOverrides", [])}
@@ -53,7 +53,7 @@ class StandaloneTasks:
             },
             on_host_network=definition.network_mode == "host",
         )
-        task = Task(self._engine, revision, started_by, service="")
+        task = Task(self._engine, revision, started_by, service="", launch_type=launch_type)
         self.tasks.append(task)
         self._pool.submit(task.start)
         return task
@@ -73,12 +73,7 @@ class StandaloneTasks:
 
 def _overridden(definition: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """A container definition with what RunTask says of it."""
-    new = copy.deepcopy(dict(definition))
-    environment = {
-        pair["name"]: pair["value"]
-        for pair in [*definition.get("environment", []), *change.get("environment", [])]
-    }
-    new["environment"] = [{"name": name, "value": text} for name, text in environment.items()]
-    if change.get("command"):
-        new["command"] = change["command"]
-    return new
+    pairs = [*definition.get("environment", []), *change.get("environment", [])]
+    environment = {pair["name"]: pair for pair in pairs}
+    command = change.get("command") or definition.get("command")
+    return {**definition, "command": command, "environment": list(environment.values())}

@@ -85,6 +85,7 @@ class Task:
     """Id of the deployment"""
     service: str
     """Empty for a task of no service"""
+    launch_type: str = "FARGATE"
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     last_status: str = "PROVISIONING"
     desired_status: str = "RUNNING"
@@ -241,7 +242,7 @@ class Task:
             "clusterArn": self.revision.cluster_arn,
             "group": self.group,
             "startedBy": self.started_by,
-            "launchType": "FARGATE",
+            "launchType": self.launch_type,
             "lastStatus": self.last_status,
             "desiredStatus": self.desired_status,
             "healthStatus": self.health,

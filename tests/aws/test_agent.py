@@ -581,6 +581,7 @@ def test_a_task_of_no_service_runs_with_what_it_is_given_and_its_exit_code_is_to
     wait_until(lambda: cluster.task(task)["lastStatus"] == "STOPPED", 20)
     ended = cluster.task(task)
     assert ended["containers"][0]["exitCode"] == 3
+    assert (ended["launchType"], ended["group"]) == ("EC2", f"family:{cluster.name}")
     assert ended["stopCode"] == "EssentialContainerExited"
     assert (tmp_path / "said").read_text() == "a c\n"
     here = (tmp_path / "net").read_text().strip() == str(Path("/proc/self/ns/net").readlink())

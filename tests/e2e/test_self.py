@@ -18,6 +18,7 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.workers.process import ProcessWorker
 from prefect_aws.workers import ECSWorker
 from prefect_docker.worker import DockerWorker
 from pydantic import SecretStr
@@ -44,6 +45,8 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 COMMAND = "import flows.pipeline, flows.redeploy, deployments.service, deployments.system"
 BASE = {"BASE": "samebits/python:local"}
 STEPS = ["build", "test", "publish", "deploy"]
+CLUSTER = "SAMEBITS_TESTS_KUBECONFIG"
+"""Not KUBECONFIG, which may name a cluster that is meant for something else"""
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +110,11 @@ async def service(system: System, docker_host: DockerHost) -> AsyncIterator[Serv
         remove_images(docker_host, str(origin.bare))
 
 
+async def test_prefects_process_worker_delivers(system: System, service: Service) -> None:
+    template = ProcessWorker.get_default_base_job_template()
+    await delivered_by(ProcessWorker.type, template, {}, system.settings, service)
+
+
 async def test_prefects_docker_worker_delivers(
     system: System, image: str, service: Service
 ) -> None:
@@ -137,7 +145,7 @@ async def test_prefects_ecs_worker_delivers(
         EcsAgent(docker_host, lambda: None, name=f"{name}-ecs-worker"),
     ):
         cloud.client("ecs").create_cluster(clusterName="runs")
-        # Here the worker is told of tasks that crash.
+        # Here the worker listens for tasks that crash; it does not start well without.
         cloud.client("sqs").create_queue(QueueName="prefect-ecs-tasks-events")
         account = {
             "AWS_ENDPOINT_URL": cloud.url,
@@ -156,9 +164,9 @@ async def test_prefects_ecs_worker_delivers(
 
 
 @pytest.mark.skipif(
-    "KUBECONFIG" not in os.environ or not importlib.util.find_spec("prefect_kubernetes"),
-    reason="no Kubernetes: set KUBECONFIG to a cluster whose only node has this host's folders "
-    "and Docker engine, and install the extra 'kubernetes'",
+    CLUSTER not in os.environ or not importlib.util.find_spec("prefect_kubernetes"),
+    reason=f"no Kubernetes: set {CLUSTER} to the kubeconfig of a cluster whose only node has this "
+    "host's folders and Docker engine, and install the extra 'kubernetes'",
 )
 async def test_prefects_kubernetes_worker_delivers(
     system: System, image: str, service: Service
@@ -168,7 +176,7 @@ async def test_prefects_kubernetes_worker_delivers(
     async with prefect_api() as client:
         known = (await client.read_worker_metadata())["prefect-kubernetes"]["kubernetes"]
     template = on_a_node(known["default_base_job_configuration"], of_the_host(settings))
-    own = {"KUBECONFIG": os.environ["KUBECONFIG"]}
+    own = {"KUBECONFIG": os.environ[CLUSTER]}
     await delivered_by("kubernetes", template, variables, settings, service, own)
 
 

@@ -1,26 +1,17 @@
-"""Which worker runs the runs: the warm one, and where a team wants it so, Prefect's own."""
+"""Which worker runs the runs: the warm one, unless a team wants one of Prefect's own."""
 
-import asyncio
-import subprocess
-import sys
 from pathlib import Path
-from uuid import UUID
 
 import pytest
-from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 
-from blocks.prefect_api import PIPELINE, POOL, prefect_api
+from blocks.prefect_api import POOL, prefect_api
 from deployments.demo_watch import Watch
-from deployments.environment import child_environment
 from deployments.recovery import worker_of
 from deployments.system import System
 from deployments.warm.worker import WarmWorker
 from tests.conftest import unique
 from tests.e2e.conftest import Clone
 
-_SETTINGS = {"build": {"args": {"BASE": "samebits/python:local"}}}
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
@@ -44,47 +35,6 @@ async def test_the_warm_worker_is_chosen_and_forks_each_run_from_one_parent(
         assert (await client.read_work_pool(POOL)).type == WarmWorker.type
     assert len(set(pids)) == 2
     assert len(parents(str(system.settings.home))) == 1
-
-
-async def test_prefects_process_worker_runs_the_same_flow(
-    system: System, clone: Clone, watch: Watch
-) -> None:
-    sha = clone.commit({"VERSION": unique()}, "By Prefect's own worker")
-    clone.git("push", "--quiet", "--force", "origin", f"{sha}:refs/heads/feature/own")
-    first = await watch.finished(sha, "feature/own", 1, print)
-    async with prefect_api() as client:
-        run_id = await _run_in_a_pool_of_its_own(client, sha)
-        worker = ["worker", "start", "--pool", "own", "--run-once", "--name", "own"]
-        done = await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "prefect", *worker],
-            env=child_environment(system.settings),
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        run = await client.read_flow_run(run_id)
-    assert run.state, done.stderr
-    assert run.state.is_completed(), f"{run.state}\n{done.stdout}\n{done.stderr}"
-    assert run.labels["prefect.worker.type"] == "process"
-    assert first.state == "COMPLETED"
-
-
-async def _run_in_a_pool_of_its_own(client: PrefectClient, sha: str) -> UUID:
-    await client.create_work_pool(WorkPoolCreate(name="own", type="process"))
-    (flow,) = await client.read_flows(flow_filter=FlowFilter(name=FlowFilterName(any_=[PIPELINE])))
-    deployment = await client.create_deployment(
-        flow.id,
-        name="own",
-        entrypoint="flows.pipeline.pipeline",
-        work_pool_name="own",
-        pull_steps=[],
-        path=".",
-    )
-    commit = {"repository": "hello-service", "branch": "feature/own", "sha": sha}
-    parameters = {"commit": commit, "settings": _SETTINGS}
-    return (await client.create_flow_run_from_deployment(deployment, parameters=parameters)).id
 
 
 def parents(home: str) -> list[str]:
