@@ -298,7 +298,8 @@ def test_a_version_that_has_just_begun_to_serve_outlives_a_failed_check(
         switch.shut("b")
         switch.turn_to_new("b")
         status = switch.switch.slots()["b"].status
-    assert status == "UP", "nobody is there: no check has made it so, and UP 1/3 has one left"
+    # Nobody is there, so that no check has made it so. One that was under way may just have failed.
+    assert status in ("UP", "UP 2/3"), "at UP 1/3 the next failed check ends it"
 
 
 def test_a_switch_that_restarts_serves_on_by_itself(
